@@ -1,0 +1,230 @@
+"""Glue databases and tables: pure request builders, and thin methods that send them.
+
+Location, our columns and the SerDe are ours; every other key of a table (parameters, comments, columns of others,
+owner, retention) is foreign and survives each update, which is read, modify, write with the ``VersionId`` that was
+read. Facts: ``PartitionKeys`` must be ``[]`` and not absent, or Athena fails; ``SkipArchive`` keeps table versions from
+piling up against the account's quota.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from destination_s3_datalake.errors import ConfigError
+from destination_s3_datalake.lake.aws_errors import code_of, patiently, translated
+from destination_s3_datalake.lake.log import GlueColumn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mypy_boto3_glue.client import GlueClient
+
+T = TypeVar("T")
+TableInput = dict[str, Any]
+
+LOG_ID, SEQ, STREAM = "airbyte_log_id", "airbyte_seq", "airbyte_stream"
+COLUMNS, GENERATION, LAST_COMMIT_AT = "airbyte_columns", "airbyte_generation", "airbyte_last_commit_at"
+
+# What GetTable answers and UpdateTable does not take.
+READ_ONLY = {"DatabaseName", "CreateTime", "UpdateTime", "CreatedBy", "IsRegisteredWithLakeFormation", "CatalogId",
+             "VersionId", "FederatedTable", "IsMultiDialectView", "Status", "IsMaterializedView"}  # fmt: skip
+
+
+class TableMovedError(Exception):
+    """The table is no longer the version that was read. Internal to the lake: read again and decide again."""
+
+
+@dataclass(frozen=True, slots=True)
+class GlueTable:
+    """A table as it was read. ``definition`` is what an update takes."""
+
+    name: str
+    version: str | None
+    definition: TableInput
+
+    @property
+    def location(self) -> str:
+        return str(self.definition.get("StorageDescriptor", {}).get("Location", ""))
+
+    @property
+    def columns(self) -> tuple[GlueColumn, ...]:
+        found = self.definition.get("StorageDescriptor", {}).get("Columns", ())
+        return tuple(GlueColumn(Name=c["Name"], Type=c.get("Type", ""), Comment=c.get("Comment", "")) for c in found)
+
+    @property
+    def parameters(self) -> Mapping[str, str]:
+        found: Mapping[str, str] = self.definition.get("Parameters") or {}
+        return found
+
+    @property
+    def seq(self) -> int:
+        """``airbyte_seq``; -1 if there is none."""
+        text = self.parameters.get(SEQ, "-1")
+        return int(text) if text.lstrip("-").isdigit() else -1
+
+
+def new_table(name: str, *, location: str, columns: Sequence[GlueColumn], parameters: Mapping[str, str]) -> TableInput:
+    """A Parquet table as Hive, Athena and Spark expect it."""
+    return {
+        "Name": name,
+        "TableType": "EXTERNAL_TABLE",
+        "PartitionKeys": [],
+        "Parameters": {"EXTERNAL": "TRUE", "classification": "parquet", "typeOfData": "file", **parameters},
+        "StorageDescriptor": {
+            "Location": location,
+            "Columns": [column.model_dump() for column in columns],
+            "InputFormat": "org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat",
+            "OutputFormat": "org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat",
+            "Compressed": False,
+            "NumberOfBuckets": -1,
+            "StoredAsSubDirectories": False,
+            "SerdeInfo": {
+                "SerializationLibrary": "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe",
+                "Parameters": {"serialization.format": "1"},
+            },
+        },
+    }
+
+
+def moved(
+    table: TableInput, *, location: str, columns: Sequence[GlueColumn], parameters: Mapping[str, str]
+) -> TableInput:
+    """The table at another location, with these columns, everything foreign kept."""
+    return _changed(table, {"Location": location}, columns, parameters)
+
+
+def with_columns(table: TableInput, columns: Sequence[GlueColumn], parameters: Mapping[str, str]) -> TableInput:
+    """The table with these columns, everything foreign kept."""
+    return _changed(table, {}, columns, parameters)
+
+
+def columns_with_foreign(ours: Sequence[GlueColumn], present: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Our columns over those that stand in Glue: order, comments, parameters and columns of others survive."""
+    wanted = {column.Name: column for column in ours}
+    kept = []
+    for column in present:
+        mine = wanted.pop(column["Name"], None)
+        comment = column.get("Comment") or (mine.Comment if mine else "")
+        kept.append({**column, **({"Type": mine.Type} if mine else {}), **({"Comment": comment} if comment else {})})
+    return kept + [column.model_dump() for column in wanted.values()]
+
+
+def _changed(
+    table: TableInput, storage: Mapping[str, Any], columns: Sequence[GlueColumn], parameters: Mapping[str, str]
+) -> TableInput:
+    descriptor = table.get("StorageDescriptor", {})
+    merged = columns_with_foreign(columns, descriptor.get("Columns", ()))
+    return {
+        **table,
+        "Parameters": {**(table.get("Parameters") or {}), **parameters},
+        "StorageDescriptor": {**descriptor, **storage, "Columns": merged},
+    }
+
+
+class Catalog:
+    """The Glue catalog of one account."""
+
+    def __init__(self, client: GlueClient, *, catalog_id: str | None, create_databases: bool):
+        self._client = client
+        self._scope: dict[str, Any] = {"CatalogId": catalog_id} if catalog_id else {}
+        self._create_databases = create_databases
+
+    def ensure_database(self, name: str) -> None:
+        """The database exists afterwards.
+
+        Raises:
+            ConfigError: it does not exist and may not be created.
+        """
+        try:
+            patiently(lambda: self._client.get_database(Name=name, **self._scope))
+            return
+        except ClientError as error:
+            if code_of(error) != "EntityNotFoundException":
+                raise translated(error, action="glue:GetDatabase", resource=f"database {name}") from None
+        except BotoCoreError as error:
+            raise translated(error, action="glue:GetDatabase", resource=f"database {name}") from None
+        if not self._create_databases:
+            raise ConfigError(f"The Glue database {name} does not exist: create it, or set create_databases.")
+        try:
+            self._call(
+                lambda: self._client.create_database(DatabaseInput={"Name": name}, **self._scope),
+                "glue:CreateDatabase",
+                f"database {name}",
+            )
+        except _TakenError:
+            return
+
+    def table(self, database: str, name: str) -> GlueTable | None:
+        """The table as it stands; None if there is none."""
+        try:
+            answer: Any = patiently(
+                lambda: self._client.get_table(DatabaseName=database, Name=name, **self._scope)["Table"]
+            )
+        except ClientError as error:
+            if code_of(error) == "EntityNotFoundException":
+                return None
+            raise translated(error, action="glue:GetTable", resource=f"table {database}.{name}") from None
+        except BotoCoreError as error:
+            raise translated(error, action="glue:GetTable", resource=f"table {database}.{name}") from None
+        version = answer.get("VersionId")
+        return GlueTable(name, version, {key: value for key, value in answer.items() if key not in READ_ONLY})
+
+    def create_table(self, database: str, table: TableInput) -> None:
+        """Create a table.
+
+        Raises:
+            TableMovedError: it exists, perhaps by an earlier try of this very call.
+        """
+        try:
+            self._call(
+                lambda: self._client.create_table(DatabaseName=database, TableInput=table, **self._scope),  # type: ignore[arg-type]  # built here
+                "glue:CreateTable",
+                f"table {database}.{table['Name']}",
+            )
+        except _TakenError:
+            raise TableMovedError(table["Name"]) from None
+
+    def update_table(self, database: str, table: TableInput, *, version: str | None) -> None:
+        """Replace the definition of a table if it is still the version that was read.
+
+        Raises:
+            TableMovedError: it is not; or an earlier try of this very call was applied and its answer lost.
+        """
+        condition: dict[str, Any] = {} if version is None else {"VersionId": version}
+        resource = f"table {database}.{table['Name']}"
+        try:
+            self._client.update_table(
+                DatabaseName=database, TableInput=table, SkipArchive=True, **condition, **self._scope  # type: ignore[arg-type]
+            )
+        except ClientError as error:
+            if code_of(error) in ("ConcurrentModificationException", "EntityNotFoundException"):
+                raise TableMovedError(table["Name"]) from None
+            raise translated(error, action="glue:UpdateTable", resource=resource) from None
+        except BotoCoreError as error:
+            raise translated(error, action="glue:UpdateTable", resource=resource) from None
+
+    def drop_table(self, database: str, name: str) -> None:
+        """Drop a table; only ``check`` does, with a table of its own."""
+        self._call(
+            lambda: self._client.delete_table(DatabaseName=database, Name=name, **self._scope),
+            "glue:DeleteTable",
+            f"table {database}.{name}",
+        )
+
+    def _call(self, call: Callable[[], T], action: str, resource: str) -> T:
+        try:
+            return patiently(call)
+        except ClientError as error:
+            if code_of(error) == "AlreadyExistsException":
+                raise _TakenError from None
+            raise translated(error, action=action, resource=resource) from None
+        except BotoCoreError as error:
+            raise translated(error, action=action, resource=resource) from None
+
+
+class _TakenError(Exception):
+    """The name exists already."""

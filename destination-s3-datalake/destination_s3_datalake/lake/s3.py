@@ -1,0 +1,210 @@
+"""The S3 verbs that the lake needs, on one bucket; botocore's errors become ours here.
+
+Every verb may be repeated. A conditional PUT whose answer was lost is answered 412 to the repetition, against
+ourselves: callers compare what stands there (``table_log.py``). CreateMultipartUpload whose answer was lost leaks an
+upload without parts, which the next opener aborts.
+"""
+
+from __future__ import annotations
+
+import email.utils
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from destination_s3_datalake.config import BucketDefault, DsseKms, Encryption, SseKms, SseS3
+from destination_s3_datalake.lake.aws_errors import code_of, patiently, translated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mypy_boto3_s3.client import S3Client
+    from mypy_boto3_s3.type_defs import ListMultipartUploadsOutputTypeDef, ListObjectsV2OutputTypeDef
+
+T = TypeVar("T")
+MISSING = {"NoSuchKey", "404", "NotFound"}
+
+
+class AlreadyThereError(Exception):
+    """A conditional PUT found its key taken. Internal to the lake: callers decide what it means."""
+
+
+class NoSuchUploadError(Exception):
+    """The upload was completed or aborted by somebody, perhaps by us. Internal to the lake."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """An object as HEAD shows it. Times are S3's own, UTC, whole seconds."""
+
+    size: int
+    modified: datetime
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PendingUpload:
+    key: str
+    upload_id: str
+
+
+class Bucket:
+    """One bucket, with the encryption that every write carries."""
+
+    def __init__(self, client: S3Client, name: str, encryption: Encryption):
+        self._client = client
+        self.name = name
+        self._sse = _encryption_arguments(encryption)
+
+    def put(self, key: str, body: bytes, *, overwrite: bool = True) -> None:
+        """Write an object.
+
+        Raises:
+            AlreadyThereError: ``overwrite`` is false and the key is taken, perhaps by an earlier try of this very call.
+        """
+        condition: dict[str, Any] = {} if overwrite else {"IfNoneMatch": "*"}
+        try:
+            patiently(
+                lambda: self._client.put_object(Bucket=self.name, Key=key, Body=body, **condition, **self._sse)
+            )
+        except ClientError as error:
+            if code_of(error) in ("PreconditionFailed", "412"):
+                raise AlreadyThereError(key) from None
+            raise self._translated(error, "s3:PutObject", key) from None
+        except BotoCoreError as error:
+            raise self._translated(error, "s3:PutObject", key) from None
+
+    def get(self, key: str) -> bytes | None:
+        """The whole object; None if there is none."""
+        try:
+            return patiently(lambda: self._client.get_object(Bucket=self.name, Key=key)["Body"].read())
+        except ClientError as error:
+            if code_of(error) in MISSING:
+                return None
+            raise self._translated(error, "s3:GetObject", key) from None
+        except BotoCoreError as error:
+            raise self._translated(error, "s3:GetObject", key) from None
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """Size and time of the object; None if there is none."""
+        try:
+            answer = patiently(lambda: self._client.head_object(Bucket=self.name, Key=key))
+        except ClientError as error:
+            if code_of(error) in MISSING:
+                return None
+            raise self._translated(error, "s3:GetObject", key) from None
+        except BotoCoreError as error:
+            raise self._translated(error, "s3:GetObject", key) from None
+        now = email.utils.parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+        return ObjectInfo(answer["ContentLength"], answer["LastModified"].astimezone(UTC), now.astimezone(UTC))
+
+    def keys(self, prefix: str, *, after: str = "") -> Iterator[str]:
+        """Every key below ``prefix``, sorted."""
+        token: dict[str, Any] = {"StartAfter": after} if after else {}
+        while True:
+            page = self._call(partial(self._list, prefix, token), "s3:ListBucket", prefix)
+            for item in page.get("Contents", ()):
+                yield item["Key"]
+            if not page.get("IsTruncated"):
+                return
+            token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def delete(self, key: str) -> None:
+        """Delete an object, or do nothing if there is none."""
+        self._call(lambda: self._client.delete_object(Bucket=self.name, Key=key), "s3:DeleteObject", key)
+
+    def start_upload(self, key: str) -> str:
+        """Begin a multipart upload and return its id."""
+        answer = self._call(
+            lambda: self._client.create_multipart_upload(Bucket=self.name, Key=key, **self._sse), "s3:PutObject", key
+        )
+        return answer["UploadId"]
+
+    def upload_part(self, key: str, upload_id: str, *, number: int, body: bytes) -> str:
+        """Send part ``number`` (from 1) and return its ETag.
+
+        Raises:
+            NoSuchUploadError: somebody aborted the upload.
+        """
+        return self._call(
+            lambda: self._client.upload_part(
+                Bucket=self.name, Key=key, UploadId=upload_id, PartNumber=number, Body=body
+            ),
+            "s3:PutObject",
+            key,
+        )["ETag"]
+
+    def complete_upload(self, key: str, upload_id: str, etags: tuple[str, ...]) -> None:
+        """Make the uploaded object visible.
+
+        Raises:
+            NoSuchUploadError: it was completed or aborted before.
+        """
+        parts = [{"ETag": etag, "PartNumber": number} for number, etag in enumerate(etags, start=1)]
+        self._call(
+            lambda: self._client.complete_multipart_upload(
+                Bucket=self.name, Key=key, UploadId=upload_id, MultipartUpload={"Parts": parts}  # type: ignore[typeddict-item]
+            ),
+            "s3:PutObject",
+            key,
+        )
+
+    def abort_upload(self, key: str, upload_id: str) -> None:
+        """Drop an upload and its parts, or do nothing if it is gone."""
+        try:
+            self._call(
+                lambda: self._client.abort_multipart_upload(Bucket=self.name, Key=key, UploadId=upload_id),
+                "s3:AbortMultipartUpload",
+                key,
+            )
+        except NoSuchUploadError:
+            return
+
+    def uploads(self, prefix: str) -> Iterator[PendingUpload]:
+        """Every upload in progress below ``prefix``."""
+        token: dict[str, Any] = {}
+        while True:
+            page = self._call(partial(self._list_uploads, prefix, token), "s3:ListBucketMultipartUploads", prefix)
+            for item in page.get("Uploads", ()):
+                yield PendingUpload(item["Key"], item["UploadId"])
+            if not page.get("IsTruncated"):
+                return
+            token = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
+    # Own paging: boto3's iterators end for good at the first error, so that a retried page would be a silent end.
+    def _list(self, prefix: str, token: dict[str, Any]) -> ListObjectsV2OutputTypeDef:
+        return self._client.list_objects_v2(Bucket=self.name, Prefix=prefix, **token)
+
+    def _list_uploads(self, prefix: str, token: dict[str, Any]) -> ListMultipartUploadsOutputTypeDef:
+        return self._client.list_multipart_uploads(Bucket=self.name, Prefix=prefix, **token)
+
+    def _call(self, call: Callable[[], T], action: str, key: str) -> T:
+        try:
+            return patiently(call)
+        except ClientError as error:
+            if code_of(error) == "NoSuchUpload":
+                raise NoSuchUploadError(key) from None
+            raise self._translated(error, action, key) from None
+        except BotoCoreError as error:
+            raise self._translated(error, action, key) from None
+
+    def _translated(self, error: ClientError | BotoCoreError, action: str, key: str) -> Exception:
+        return translated(error, action=action, resource=f"s3://{self.name}/{key}")
+
+
+def _encryption_arguments(encryption: Encryption) -> dict[str, Any]:
+    match encryption:
+        case BucketDefault():
+            return {}
+        case SseS3():
+            return {"ServerSideEncryption": "AES256"}
+        case SseKms(kms_key_arn=key, bucket_key=bucket_key):
+            arguments: dict[str, Any] = {"ServerSideEncryption": "aws:kms", "BucketKeyEnabled": bucket_key}
+            return {**arguments, "SSEKMSKeyId": key} if key else arguments
+        case DsseKms(kms_key_arn=key):
+            arguments = {"ServerSideEncryption": "aws:kms:dsse"}
+            return {**arguments, "SSEKMSKeyId": key} if key else arguments
