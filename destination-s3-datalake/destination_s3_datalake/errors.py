@@ -5,6 +5,7 @@ DatalakeError
 ├── TransientError   try the same thing later                 -> transient_error
 │   └── FencedError  a newer writer has opened this table
 ├── DataError        the source sent what we refuse to guess  -> system_error (a retry re-reads the source)
+│   └── BadLineError a line of the input cannot be used; everything before it stands
 └── InternalError    we are wrong; please report it           -> system_error
 
 ``message`` is for the user: what happened, and what to change. ``facts`` are safe to log: names, keys, numbers, AWS
@@ -57,6 +58,10 @@ class FencedError(TransientError):
 
 class DataError(DatalakeError):
     """The source sent something that we refuse to guess about."""
+
+
+class BadLineError(DataError):
+    """A line of the input cannot be used. Nothing of it was taken, and everything before it stands."""
 
 
 class InternalError(DatalakeError):

@@ -18,7 +18,10 @@ BEAT_SECONDS = 20.0
 
 
 class Heartbeat:
-    """Use as a context manager around the whole sync. ``writer`` and ``started`` name this process in the log."""
+    """Use as a context manager around the whole sync. ``writer`` and ``started`` name this process in the log.
+
+    After ``begin_again`` both are new; the objects before beat on, for tables were opened under them.
+    """
 
     def __init__(self, bucket: Bucket, prefix: str):
         self._bucket = bucket
@@ -26,6 +29,7 @@ class Heartbeat:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._keys: list[str] = []
         self.writer = ""
         self.started = ""
 
@@ -40,7 +44,8 @@ class Heartbeat:
         if self._thread is not None:
             self._thread.join()
         try:
-            self._bucket.delete(self._key)
+            for key in self._keys:
+                self._bucket.delete(key)
         except DatalakeError:
             return  # it ages away; the sync's own result matters more
 
@@ -48,23 +53,19 @@ class Heartbeat:
         """Become a process that started a moment later, under a new heartbeat object."""
         time.sleep(1.1)  # S3 stamps whole seconds
         with self._lock:
-            old = self._key
             self._begin()
-            self._bucket.delete(old)
 
     def age_of(self, writer: str) -> float | None:
         """Seconds since another process last beat; None if its heartbeat object is gone."""
         found = self._bucket.head(_key(self._prefix, writer))
         return None if found is None else (found.now - found.modified).total_seconds()
 
-    @property
-    def _key(self) -> str:
-        return _key(self._prefix, self.writer)
-
     def _begin(self) -> None:
         self.writer = str(uuid.uuid4())
-        self._bucket.put(self._key, b"")
-        info = self._bucket.head(self._key)
+        key = _key(self._prefix, self.writer)
+        self._bucket.put(key, b"")
+        self._keys.append(key)
+        info = self._bucket.head(key)
         if info is None:
             raise TransientError("The heartbeat object vanished: does a lifecycle rule expire _airbyte/?")
         self.started = _stamp(info.modified)
@@ -73,7 +74,8 @@ class Heartbeat:
         while not self._stop.wait(BEAT_SECONDS):
             with self._lock:
                 try:
-                    self._bucket.put(self._key, b"")
+                    for key in self._keys:
+                        self._bucket.put(key, b"")
                 except DatalakeError:
                     continue  # the log fences, not the heartbeat: a missed beat costs at most a takeover
 

@@ -65,6 +65,8 @@ class Open(EntryBase):
     """A writer begins. From here on every older writer is fenced."""
 
     type: Literal["open"] = "open"
+    stream: tuple[str | None, str]
+    """Namespace and name of the stream whose table this is."""
     writer: str
     started: str
     """When S3 stamped the writer's heartbeat object: ISO 8601, UTC."""
@@ -85,6 +87,9 @@ class Commit(EntryBase):
     files: tuple[DataFile, ...]
     segments: tuple[Segment, ...]
     replay_key: str | None
+    columns: tuple[GlueColumn, ...] | None
+    """Our columns from here on, None if they did not change."""
+    names: dict[str, str] | None
     applied_upto: int
 
 
@@ -186,7 +191,10 @@ class TableState(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     log_id: str
+    stream: tuple[str | None, str] | None = None
     next_seq: int = 0
+    columns: tuple[GlueColumn, ...] = ()
+    names: dict[str, str] = {}
     applied_upto: int = -1
     runs: tuple[Run, ...] = ()
     commits: tuple[Commit, ...] = ()
@@ -255,11 +263,13 @@ def fold(state: TableState | None, entry: Open | Commit | Swap | Published | Voi
     state = state.model_copy(update={"next_seq": entry.seq + 1})
     match entry:
         case Open():
-            return state.model_copy(update={"runs": (*state.runs, _run_of(state, entry))})
+            return state.model_copy(update={"runs": (*state.runs, _run_of(state, entry)), "stream": entry.stream})
         case Commit():
             return _with_commit(state, entry)
         case Swap():
-            replaced = {"replace_seq": entry.seq, "published_generation": entry.generation} if entry.replaces else {}
+            replaced: dict[str, object] = {"columns": entry.columns, "names": entry.names}
+            if entry.replaces:
+                replaced |= {"replace_seq": entry.seq, "published_generation": entry.generation}
             return state.model_copy(update={"swap": entry, "is_published": False, "swapped_folders": state.swapped_folders | {entry.folder}, **replaced})
         case Published():
             return state.model_copy(update={"is_published": True})
@@ -365,12 +375,14 @@ def _with_commit(state: TableState, entry: Commit) -> TableState:
     if run is None or run.epoch != entry.epoch:
         raise ConfigError("The log has a commit without its open entry.", seq=entry.seq)
     last = SegmentRef(entry.seq, len(entry.segments) - 1) if entry.segments else run.last
+    changed = {} if entry.columns is None else {"columns": entry.columns, "names": entry.names or {}}
     return state.model_copy(
         update={
             "commits": (*state.commits, entry),
             "before": {**state.before, entry.seq: run.last},
             "runs": (*state.runs[:-1], run.model_copy(update={"last": last})),
             "applied_upto": max(state.applied_upto, entry.applied_upto),
+            **changed,
         }
     )
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from destination_s3_datalake.errors import DataError
+from destination_s3_datalake.errors import BadLineError
 from destination_s3_datalake.protocol.catalog import StreamId
 
 BOM = b"\xef\xbb\xbf"
@@ -87,7 +87,7 @@ class Framer:
     """Bytes as they arrive -> whole messages, in order. ``feed`` any number of times, then ``finish`` once.
 
     Raises (both):
-        DataError: a line is longer than ``max_line_bytes``, is no JSON even for the lenient reader, or no message.
+        BadLineError: a line is longer than ``max_line_bytes``, is no JSON even for the lenient reader, or no message.
     """
 
     def __init__(self, *, max_line_bytes: int):
@@ -123,8 +123,8 @@ class Framer:
         if len(self._rest) > self._max:
             raise self._too_long(self._line + 1)
 
-    def _too_long(self, line: int) -> DataError:
-        return DataError(
+    def _too_long(self, line: int) -> BadLineError:
+        return BadLineError(
             f"Line {line} of the input is longer than max_record_mb ({self._max >> 20} MB). "
             "Raise max_record_mb (and memory_limit_mb to 12 times it), or leave the stream's largest field out.",
             line=line,
@@ -149,7 +149,7 @@ def parse_message(raw: bytes, *, line: int) -> Message | None:
     """One line as a message; None for a message that destinations ignore.
 
     Raises:
-        DataError: naming ``line``.
+        BadLineError: naming ``line``.
     """
     try:
         envelope = _decode_envelope(raw)
@@ -297,8 +297,8 @@ def _digest(canonical: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _bad_line(line: int, why: str) -> DataError:
-    return DataError(
+def _bad_line(line: int, why: str) -> BadLineError:
+    return BadLineError(
         f"Line {line} of the input cannot be used: {why}. Nothing behind the last STATE before it was stored; "
         "look at the source's output there.",
         line=line,

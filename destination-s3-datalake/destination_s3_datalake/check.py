@@ -1,0 +1,83 @@
+"""``check``: everything that a sync will do, done once with objects and a table of its own, and undone.
+
+Written through the production path: a multipart upload with the configured encryption, a conditional PUT, the listing,
+a heartbeat's PUT and DELETE, CreateTable and UpdateTable. What it leaves behind is nothing.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from destination_s3_datalake.config import Config
+from destination_s3_datalake.errors import ConfigError, TransientError
+from destination_s3_datalake.files.spool import choose_directory
+from destination_s3_datalake.lake.glue import Catalog, new_table, with_columns
+from destination_s3_datalake.lake.log import GlueColumn
+from destination_s3_datalake.lake.s3 import AlreadyThereError, Bucket
+from destination_s3_datalake.lake.session import connect
+from destination_s3_datalake.records import names
+
+COLUMN = GlueColumn(Name="id", Type="bigint")
+
+
+def check(config: Config) -> None:
+    """Return if a sync can work.
+
+    Raises:
+        ConfigError, TransientError: what is wrong, and what to change.
+    """
+    choose_directory(config.spool_directory)
+    clients = connect(config)
+    bucket = Bucket(clients.s3, config.s3_bucket_name, config.encryption)
+    catalog = Catalog(clients.glue, catalog_id=config.glue_catalog_id, create_databases=config.create_databases)
+    name = f"airbyte_check_{secrets.token_hex(6)}"
+    _check_bucket(bucket, f"{config.s3_bucket_path}/_airbyte/{name}")
+    _check_catalog(catalog, config, name)
+
+
+def _check_bucket(bucket: Bucket, folder: str) -> None:
+    list(bucket.keys(f"{folder}/"))
+    list(bucket.uploads(f"{folder}/"))
+    uploaded, taken = f"{folder}/upload", f"{folder}/conditional"
+    upload_id = bucket.start_upload(uploaded)
+    try:
+        etag = bucket.upload_part(uploaded, upload_id, number=1, body=b"airbyte")
+        bucket.complete_upload(uploaded, upload_id, (etag,))
+    except BaseException:
+        bucket.abort_upload(uploaded, upload_id)
+        raise
+    if bucket.get(uploaded) != b"airbyte":
+        raise TransientError("The object that check wrote could not be read back. Try again later.")
+    bucket.abort_upload(uploaded, upload_id)
+    try:
+        _check_conditional_put(bucket, taken)
+    finally:
+        bucket.delete(uploaded)
+        bucket.delete(taken)
+
+
+def _check_conditional_put(bucket: Bucket, key: str) -> None:
+    bucket.put(key, b"1", overwrite=True)
+    try:
+        bucket.put(key, b"2", overwrite=False)
+    except AlreadyThereError:
+        return
+    raise ConfigError(
+        "This store ignores conditional writes (If-None-Match), on which the safety of every commit rests. "
+        "Use AWS S3, or an S3-compatible store that supports them."
+    )
+
+
+def _check_catalog(catalog: Catalog, config: Config, table: str) -> None:
+    database = names.database_name(config.glue_database)
+    catalog.ensure_database(database)
+    location = f"s3://{config.s3_bucket_name}/{config.s3_bucket_path}/_airbyte/{table}/"
+    catalog.create_table(database, new_table(table, location=location, columns=[COLUMN], parameters={}))
+    try:
+        found = catalog.table(database, table)
+        if found is None:
+            raise TransientError("The table that check created in Glue could not be read back. Try again later.")
+        changed = with_columns(found.definition, [COLUMN], {"airbyte_check": "1"})
+        catalog.update_table(database, changed, version=found.version)
+    finally:
+        catalog.drop_table(database, table)

@@ -1,0 +1,172 @@
+"""Raw record lines on local disk, one growing file per stream, within one disk budget over all streams.
+
+Files are named by counters, never by streams. The folder is this process's alone and is removed at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from destination_s3_datalake.errors import ConfigError, TransientError
+
+MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs"})
+BUFFER_BYTES = 1 << 17
+
+
+@dataclass(frozen=True, slots=True)
+class SpooledLines:
+    """A closed spool file: ``rows`` lines of one stream, each with its newline."""
+
+    path: Path
+    rows: int
+    bytes: int
+    first_line: int
+    """Line number of its first record in the input."""
+
+
+class Spool:
+    """The folder, and the sum of all files in it. Use as a context manager."""
+
+    def __init__(self, directory: str | None, *, limit_bytes: int):
+        self._root = choose_directory(directory)
+        self.limit_bytes = limit_bytes
+        self.used_bytes = 0
+        self._files = 0
+        self.folder = Path()
+
+    def __enter__(self) -> Spool:
+        try:
+            self.folder = Path(tempfile.mkdtemp(prefix="destination-s3-datalake-", dir=self._root))
+        except OSError as cause:
+            raise ConfigError(
+                f"The spool directory cannot be written ({cause.strerror}): set spool_directory to a folder that can."
+            ) from None
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def is_full(self) -> bool:
+        return self.used_bytes >= self.limit_bytes
+
+    def new_path(self, suffix: str) -> Path:
+        """A path that no other file of this process has."""
+        self._files += 1
+        return self.folder / f"{self._files:08d}{suffix}"
+
+    def removed(self, lines: SpooledLines) -> None:
+        """Delete a closed spool file and give its bytes back to the budget."""
+        lines.path.unlink(missing_ok=True)
+        self.used_bytes -= lines.bytes
+
+
+class StreamSpool:
+    """The lines of one stream that are in no data file yet."""
+
+    def __init__(self, spool: Spool):
+        self._spool = spool
+        self._file: BinaryIO | None = None
+        self._path = Path()
+        self._first_line = 0
+        self.rows = 0
+        self.bytes = 0
+
+    def append(self, raw: bytes, *, line: int) -> None:
+        """Add one line, which has no newline yet.
+
+        Raises:
+            TransientError: the disk is full.
+        """
+        if self._file is None:
+            self._path = self._spool.new_path(".jsonl")
+            self._file = self._path.open("wb", buffering=BUFFER_BYTES)
+            self._first_line = line
+        try:
+            self._file.write(raw)
+            self._file.write(b"\n")
+        except OSError as cause:
+            raise _disk_error(cause) from None
+        self.rows += 1
+        self.bytes += len(raw) + 1
+        self._spool.used_bytes += len(raw) + 1
+
+    def take(self, *, rows: int, size: int) -> SpooledLines | None:
+        """Close the file at its first ``rows`` lines, which are ``size`` bytes; what is behind them begins a new one."""
+        if not rows or self._file is None:
+            return None
+        try:
+            self._file.close()
+            self._file = None
+            taken = SpooledLines(self._path, rows, size, self._first_line)
+            rest_rows, rest_bytes = self.rows - rows, self.bytes - size
+            self.rows = self.bytes = 0
+            if rest_rows:
+                self._keep_rest(taken, rest_rows, rest_bytes)
+        except OSError as cause:
+            raise _disk_error(cause) from None
+        return taken
+
+    def _keep_rest(self, taken: SpooledLines, rows: int, size: int) -> None:
+        path = self._spool.new_path(".jsonl")
+        with taken.path.open("rb") as old:
+            old.seek(taken.bytes)
+            new = path.open("wb", buffering=BUFFER_BYTES)
+            shutil.copyfileobj(old, new, 1 << 20)
+        os.truncate(taken.path, taken.bytes)
+        self._file, self._path, self._first_line = new, path, taken.first_line + taken.rows
+        self.rows, self.bytes = rows, size
+
+
+def choose_directory(configured: str | None) -> Path:
+    """The spool's parent folder: the configured one, else the temporary directory, else /var/tmp.
+
+    Raises:
+        ConfigError: it does not exist, or is in memory: a spool there would defeat the memory limit.
+    """
+    if configured is not None:
+        path = Path(configured)
+        if not path.is_dir():
+            raise ConfigError("spool_directory is not a folder: create it, or mount a volume there.")
+        if file_system_of(path) in MEMORY_FILE_SYSTEMS:
+            raise ConfigError(
+                f"spool_directory {path} is in memory (tmpfs): mount a volume there, or name a folder on a disk."
+            )
+        return path
+    candidates = [Path(tempfile.gettempdir()), Path("/var/tmp")]  # noqa: S108  # mkdtemp makes a private folder in it
+    for path in candidates:
+        if path.is_dir() and os.access(path, os.W_OK) and file_system_of(path) not in MEMORY_FILE_SYSTEMS:
+            return path
+    raise ConfigError(
+        f"Neither {candidates[0]} nor {candidates[1]} is a writable folder on a disk: mount a volume at /tmp, "
+        "or set spool_directory to a folder on a disk."
+    )
+
+
+def file_system_of(path: Path) -> str:
+    """Type of the file system that holds ``path``, such as ext4; empty where the system does not tell (no /proc)."""
+    try:
+        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return ""
+    resolved = path.resolve()
+    best, kind = -1, ""
+    for mount in mounts.splitlines():
+        _, point, mount_kind, *_ = mount.split(" ")
+        place = Path(point.replace("\\040", " "))
+        if (resolved == place or place in resolved.parents) and len(place.parts) >= best:
+            best, kind = len(place.parts), mount_kind
+    return kind
+
+
+def _disk_error(cause: OSError) -> TransientError:
+    return TransientError(
+        f"The spool could not be written ({cause.strerror}): give spool_directory more space, or lower spool_limit_mb. "
+        "Nothing that was acknowledged is lost."
+    )

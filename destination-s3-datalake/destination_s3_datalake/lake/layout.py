@@ -1,0 +1,54 @@
+"""Where everything of a table lies in the bucket. Pure.
+
+Nothing private to us is below a table's Location, and no folder that readers list begins with ``_`` or ``.``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Keys of one table. ``database_folder`` and ``table_folder`` are names that readers do not hide."""
+
+    bucket: str
+    prefix: str
+    database_folder: str
+    table_folder: str
+
+    @property
+    def data(self) -> str:
+        """Prefix of every folder of the table, with its slash."""
+        return f"{self.prefix}/{self.database_folder}/{self.table_folder}/"
+
+    @property
+    def log(self) -> str:
+        """Prefix of the log, without a slash."""
+        return f"{self._private}/log"
+
+    def folder(self, epoch: int, n: int, rand8: str) -> str:
+        """Key prefix of the n-th folder that a writer began, without a slash."""
+        return f"{self.data}{epoch:010d}-{n}-{rand8}"
+
+    def data_file(self, folder: str, seq: int, epoch: int, rand8: str) -> str:
+        return f"{folder}/{seq:010d}-{epoch:010d}-{rand8}.parquet"
+
+    def replay(self, seq: int, epoch: int, rand8: str) -> str:
+        return f"{self._private}/replay/{seq:010d}-{epoch:010d}-{rand8}"
+
+    def location(self, folder: str) -> str:
+        """The folder as a Glue Location."""
+        return f"s3://{self.bucket}/{folder}/"
+
+    @property
+    def _private(self) -> str:
+        return f"{self.prefix}/_airbyte/{self.database_folder}/{self.table_folder}"
+
+
+def epoch_of_file(key: str) -> int | None:
+    """The epoch in a data file's name; None if it is not one of ours."""
+    parts = key.rpartition("/")[2].split("-")
+    if len(parts) != 3 or not (parts[0].isdigit() and parts[1].isdigit()):
+        return None
+    return int(parts[1])

@@ -1,0 +1,362 @@
+"""One open table: upload files aside, commit them, publish folders. The order of every step is the protocol.
+
+A file is durable before it is visible: it is uploaded in parts and left incomplete until its ``commit`` entry stands in
+the log. A crash between any two calls leaves work that the next opener finishes (``opening.py``). After ``commit``
+returns, its rows are in the log and visible, and the STATEs behind them may leave.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+import secrets
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from destination_s3_datalake.errors import ConfigError, FencedError, TransientError
+from destination_s3_datalake.lake import glue, log, replay
+from destination_s3_datalake.lake.glue import Catalog, GlueTable, TableMovedError
+from destination_s3_datalake.lake.layout import Layout
+from destination_s3_datalake.lake.log import GlueColumn, Segment, Swap, TableState
+from destination_s3_datalake.lake.s3 import Bucket, NoSuchUploadError
+from destination_s3_datalake.lake.table_log import TableLog
+
+PART_BYTES = 16 << 20
+MOST_PARTS = 10_000
+PUBLISH_ATTEMPTS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class TableName:
+    """A table in Glue, and the stream it belongs to."""
+
+    database: str
+    table: str
+    stream: tuple[str | None, str]
+
+    def __str__(self) -> str:
+        return f"{self.database}.{self.table}"
+
+
+class Table:
+    """A table that this process has opened. Made by ``opening.open_table``."""
+
+    def __init__(self, bucket: Bucket, catalog: Catalog, layout: Layout, name: TableName, table_log: TableLog, epoch: int):
+        self._bucket = bucket
+        self._catalog = catalog
+        self._layout = layout
+        self._log = table_log
+        self._folders = 0
+        self._applied = epoch
+        self.name = name
+        self.epoch = epoch
+
+    @property
+    def state(self) -> TableState:
+        """The log of this table as far as this writer knows it."""
+        state = self._log.state
+        assert state is not None  # noqa: S101  # opening appended an entry
+        return state
+
+    @property
+    def live_folder(self) -> str:
+        folder = self.state.folder
+        assert folder is not None  # noqa: S101  # opening published one
+        return folder
+
+    def new_folder(self) -> str:
+        """A folder that no other writer can name and no reader lists."""
+        self._folders += 1
+        return self._layout.folder(self.epoch, self._folders, secrets.token_hex(4))
+
+    def replay_filter(self) -> replay.ReplayFilter:
+        """Drops what this run's source may send again."""
+        return replay.load(self._bucket, log.replayable(self.state))
+
+    def upload(self, path: Path, *, folder: str, rows: int) -> log.DataFile:
+        """Upload a closed local file into ``folder`` and leave it incomplete: durable, and invisible to every reader.
+
+        Raises:
+            FencedError: somebody aborted the upload.
+        """
+        size = path.stat().st_size
+        key = self._layout.data_file(folder, self.state.next_seq, self.epoch, secrets.token_hex(4))
+        part_bytes = max(PART_BYTES, math.ceil(size / MOST_PARTS))
+        checksum = hashlib.sha256()
+        etags = []
+        upload_id = self._bucket.start_upload(key)
+        try:
+            with path.open("rb") as file:
+                while body := file.read(part_bytes):
+                    checksum.update(body)
+                    etags.append(self._bucket.upload_part(key, upload_id, number=len(etags) + 1, body=body))
+        except NoSuchUploadError:
+            raise self._uploads_gone() from None
+        return log.DataFile(
+            key=key, upload_id=upload_id, etags=tuple(etags), rows=rows, bytes=size, checksum=checksum.hexdigest()
+        )
+
+    def discard(self, file: log.DataFile) -> None:
+        """Drop an upload that will not be committed."""
+        self._bucket.abort_upload(file.key, file.upload_id)
+
+    def commit(
+        self,
+        *,
+        folder: str,
+        files: Sequence[log.DataFile],
+        segments: Sequence[Segment],
+        hashes: replay.Hashes,
+        generation: int | None,
+        columns: tuple[GlueColumn, ...] | None,
+        names: Mapping[str, str] | None,
+        replay_window_bytes: int,
+    ) -> None:
+        """Make ``files`` and the STATEs of ``segments`` durable, then visible.
+
+        Args:
+            folder: where the files are: the live folder, or one that ``swap`` will publish.
+            segments: rows per STATE, in order; their sum is the number of ``hashes``.
+            columns: our columns from here on, None if they did not change. Those of the live folder must be in Glue
+                before (``extend_columns``).
+
+        Raises:
+            FencedError: a newer writer has opened the table; nothing was committed, or the newer one completes it.
+        """
+        replay_key = None
+        if 0 < hashes.nbytes <= replay_window_bytes:
+            replay_key = self._layout.replay(self.state.next_seq, self.epoch, secrets.token_hex(4))
+            self._bucket.put(replay_key, replay.packed(hashes))
+        entry = self._log.append_or_stop(
+            lambda seq, uid, now: log.Commit(
+                seq=seq, epoch=self.epoch, uid=uid, log_id=self.state.log_id, time=now, folder=folder,
+                generation=generation, files=tuple(files), segments=tuple(segments), replay_key=replay_key,
+                columns=columns, names=dict(names) if names is not None else None, applied_upto=self._applied,
+            )
+        )  # fmt: skip
+        for file in files:
+            if not is_completed(self._bucket, file):
+                raise self._uploads_gone()
+        self._applied = entry.seq
+        self._shrink_replay(replay_window_bytes)
+
+    def swap(
+        self,
+        *,
+        folder: str,
+        columns: tuple[GlueColumn, ...],
+        names: Mapping[str, str],
+        generation: int | None,
+        replaces: bool,
+    ) -> None:
+        """Make a complete folder the table: one entry, one ``UpdateTable``, one entry.
+
+        Raises:
+            FencedError: a newer writer has opened or moved the table.
+        """
+        upto = self.state.commits[-1].seq if self.state.commits else -1
+        entry = self._log.append_or_stop(
+            lambda seq, uid, now: log.Swap(
+                seq=seq, epoch=self.epoch, uid=uid, log_id=self.state.log_id, time=now, folder=folder,
+                columns=columns, names=dict(names), generation=generation, upto=upto, replaces=replaces,
+            )
+        )  # fmt: skip
+        self.publish(entry)
+
+    def publish(self, swap: Swap) -> None:
+        """Point Glue at the folder of a swap entry, then log that it does."""
+        self._move(swap)
+        entry = self._log.append_or_stop(
+            lambda seq, uid, now: log.Published(
+                seq=seq, epoch=self.epoch, uid=uid, log_id=self.state.log_id, time=now, swap_seq=swap.seq
+            )
+        )
+        self._applied = entry.seq
+
+    def repair(self) -> str | None:
+        """Put back what somebody else changed in Glue; a sentence that says what, None if nothing was wrong."""
+        swap = self.state.swap
+        assert swap is not None  # noqa: S101  # opening published one
+        table = self._catalog.table(self.name.database, self.name.table)
+        if table is None:
+            self._move(swap)
+            return f"The table {self.name} was dropped in Glue; it was created again from its log."
+        if table.location != self._layout.location(swap.folder):
+            self._move(swap)
+            return f"The Location of {self.name} had been changed in Glue; it was set back to the committed folder."
+        present = {column.Name: column.Type for column in table.columns}
+        if any(present.get(column.Name) != column.Type for column in self.state.columns):
+            self._move(swap)
+            return f"Columns of {self.name} had been changed in Glue; they were set back to those of its files."
+        return None
+
+    def extend_columns(self, columns: Sequence[GlueColumn], names: Mapping[str, str]) -> None:
+        """Add columns in Glue, before the first file that has them appears."""
+        parameters = {glue.COLUMNS: names_parameter(names)}
+
+        def change(table: GlueTable | None) -> None:
+            if table is None:
+                raise TransientError(f"The table {self.name} vanished from Glue during the sync. Run it again.")
+            self._require_ours(table)
+            present = {column.Name: column.Type for column in table.columns}
+            if any(present.get(column.Name) != column.Type for column in columns):
+                definition = glue.with_columns(table.definition, columns, parameters)
+                self._catalog.update_table(self.name.database, definition, version=table.version)
+
+        self._insist(change)
+
+    def close(self) -> None:
+        """Say in the log that this run ended well. Call it after its STATEs were flushed."""
+        self._log.append_or_stop(
+            lambda seq, uid, now: log.Close(
+                seq=seq, epoch=self.epoch, uid=uid, log_id=self.state.log_id, time=now, applied_upto=self._applied
+            )
+        )
+
+    def void(self, commit: log.Commit) -> None:
+        """Say that a commit never happened. Only openers do."""
+        self._log.append_or_stop(
+            lambda seq, uid, now: log.Void(
+                seq=seq, epoch=self.epoch, uid=uid, log_id=self.state.log_id, time=now, commit_seq=commit.seq
+            )
+        )
+
+    def has_applied(self, seq: int) -> None:
+        """Everything up to entry ``seq`` is finished; later entries say so."""
+        self._applied = max(self._applied, seq)
+
+    def _move(self, swap: Swap) -> None:
+        location = self._layout.location(swap.folder)
+        columns = self.state.columns or swap.columns
+        parameters = self._parameters(swap)
+
+        def change(table: GlueTable | None) -> None:
+            if table is None:
+                definition = glue.new_table(
+                    self.name.table, location=location, columns=columns, parameters=parameters
+                )
+                self._catalog.create_table(self.name.database, definition)
+                return
+            self._require_ours(table)
+            if table.seq > swap.seq:
+                raise FencedError(
+                    f"The table {self.name} was published by a newer sync while this one ran; this one stops.",
+                    table=str(self.name),
+                )
+            gone = ours_in(table) - {column.Name for column in columns} if swap.replaces else frozenset()
+            definition = glue.moved(
+                without_columns(table.definition, gone), location=location, columns=columns, parameters=parameters
+            )
+            if definition != table.definition:
+                self._catalog.update_table(self.name.database, definition, version=table.version)
+
+        self._insist(change)
+
+    def _insist(self, change: object) -> None:
+        """Read the table and change it, again and again while others change it too or Glue is busy."""
+        assert callable(change)  # noqa: S101
+        for attempt in range(PUBLISH_ATTEMPTS):
+            try:
+                change(self._catalog.table(self.name.database, self.name.table))
+                return
+            except TableMovedError:
+                pass
+            except FencedError:
+                raise
+            except TransientError:
+                if attempt == PUBLISH_ATTEMPTS - 1:
+                    raise
+            time.sleep(random.uniform(0, min(5.0, 0.05 * 2**attempt)))  # noqa: S311  # jitter, not a secret
+        raise TransientError(
+            f"The table {self.name} is changed by others all the time (a crawler?); Glue refused {PUBLISH_ATTEMPTS} tries."
+        )
+
+    def _require_ours(self, table: GlueTable) -> None:
+        if table.parameters.get(glue.LOG_ID) != self.state.log_id:
+            raise ConfigError(
+                f"The table {self.name} in Glue does not belong to the log of this stream: somebody made another table "
+                "of this name. Drop or rename it, or choose another glue_database.",
+                table=str(self.name),
+            )
+
+    def _parameters(self, swap: Swap) -> dict[str, str]:
+        parameters = {
+            glue.LOG_ID: self.state.log_id,
+            glue.SEQ: str(swap.seq),
+            glue.STREAM: stream_parameter(self.name.stream),
+            glue.COLUMNS: names_parameter(self.state.names),
+        }
+        if swap.generation is not None:
+            parameters[glue.GENERATION] = str(swap.generation)
+        return parameters
+
+    def _shrink_replay(self, window: int) -> None:
+        """Delete the oldest hashes beyond the window; the newest commits are those that may come again."""
+        used = 0
+        for commit in reversed(self.state.live_commits()):
+            if commit.replay_key is None:
+                continue
+            used += 8 * sum(segment.rows for segment in commit.segments)
+            if used > window:
+                self._bucket.delete(commit.replay_key)
+                return  # older ones went when their successors came
+
+    def _uploads_gone(self) -> FencedError:
+        return FencedError(
+            f"The uploads of this sync for {self.name} were aborted from outside: by a newer sync, or by a lifecycle "
+            "rule that aborts uploads too early. Nothing that was acknowledged is lost; run the sync again.",
+            table=str(self.name),
+        )
+
+
+def is_completed(bucket: Bucket, file: log.DataFile) -> bool:
+    """Complete an upload, or see that it was completed; False if it is gone."""
+    try:
+        bucket.complete_upload(file.key, file.upload_id, file.etags)
+    except NoSuchUploadError:
+        found = bucket.head(file.key)
+        return found is not None and found.size == file.bytes
+    return True
+
+
+def stream_parameter(stream: tuple[str | None, str]) -> str:
+    """``airbyte_stream``: namespace and name as JSON."""
+    import orjson
+
+    return orjson.dumps(list(stream)).decode()
+
+
+def names_parameter(names: Mapping[str, str]) -> str:
+    """``airbyte_columns``: original field name -> column name, as JSON."""
+    import orjson
+
+    return orjson.dumps(dict(names), option=orjson.OPT_SORT_KEYS).decode()
+
+
+def ours_in(table: GlueTable) -> frozenset[str]:
+    """Names of the columns that this destination made."""
+    import orjson
+
+    try:
+        mapping = orjson.loads(table.parameters.get(glue.COLUMNS, "{}"))
+    except orjson.JSONDecodeError:
+        return frozenset()
+    return frozenset(mapping.values()) if isinstance(mapping, dict) else frozenset()
+
+
+def without_columns(definition: glue.TableInput, gone: Collection[str]) -> glue.TableInput:
+    """The definition without these columns."""
+    if not gone:
+        return definition
+    descriptor = definition["StorageDescriptor"]
+    kept = [column for column in descriptor.get("Columns", ()) if column["Name"] not in gone]
+    return {**definition, "StorageDescriptor": {**descriptor, "Columns": kept}}
+
+
+def no_hashes() -> replay.Hashes:
+    return np.empty(0, dtype=np.uint64)
