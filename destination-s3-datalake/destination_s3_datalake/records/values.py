@@ -1,0 +1,350 @@
+"""The exact path: one JSON value -> one storable value, and what had to change. Pure.
+
+Every value is stored as it is, or stored with a recorded change and its original kept in ``_airbyte_extra``. The reader
+keeps the text of numbers and accepts what strict readers refuse: NaN and Infinity, lone surrogates, duplicate keys.
+
+``_airbyte_extra`` is a JSON object: path -> original. Paths join keys and array positions (from 0) with dots, a dot or
+backslash inside a key is escaped with a backslash. NaN and Infinity stand there as JSON strings.
+"""
+
+from __future__ import annotations
+
+import decimal
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta, timezone
+from typing import Any, Literal, assert_never
+
+from destination_s3_datalake.errors import DataError
+from destination_s3_datalake.records.schema import (
+    Array,
+    BigInt,
+    Boolean,
+    Column,
+    ColumnType,
+    Date,
+    Decimal,
+    Double,
+    Json,
+    Struct,
+    Text,
+    Timestamp,
+)
+
+NULLED, TRUNCATED = "NULLED", "TRUNCATED"
+BAD, TOO_LARGE = "DESTINATION_SERIALIZATION_ERROR", "DESTINATION_FIELD_SIZE_LIMITATION"
+EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # differences to it are taken without zones
+EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+EXACT = decimal.Context(prec=6000, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN)
+MOST_EXPONENT = 5000
+SURROGATE = re.compile("[\ud800-\udfff]")
+DATE = re.compile(r"(\d{4})-(\d{2})-(\d{2})")
+LONG_YEAR = re.compile(r"\+?\d{5,}-")
+TIMESTAMP = re.compile(
+    r"(\d{4})-(\d{2})-(\d{2})[Tt ](\d{2}):(\d{2})(?::(\d{2})(?:[.,](\d+))?)?\s*([Zz]|[+-]\d{2}(?::?\d{2})?)?"
+)
+
+
+class Number(str):
+    """A JSON number as its text."""
+
+    __slots__ = ()
+
+
+class Token(str):
+    """NaN, Infinity or -Infinity: no JSON, but sent by some."""
+
+    __slots__ = ()
+
+
+class Object(dict[str, Any]):
+    """A JSON object; ``repeated`` are the values that a later one of the same key has hidden."""
+
+    __slots__ = ("repeated",)
+
+    def __init__(self, pairs: list[tuple[str, Any]]):
+        super().__init__(pairs)
+        self.repeated = [pair for i, pair in enumerate(pairs) if any(pair[0] == key for key, _ in pairs[i + 1 :])] \
+            if len(self) < len(pairs) else []  # fmt: skip
+
+
+_decode = json.JSONDecoder(
+    parse_int=Number, parse_float=Number, parse_constant=Token, object_pairs_hook=Object, strict=False
+).decode
+
+
+def read_json(text: str) -> Any:
+    """A JSON text as Object, list, str, Number, Token, bool or None.
+
+    Raises:
+        ValueError: it is not JSON, even leniently; without a word of its content.
+    """
+    try:
+        return _decode(text)
+    except (ValueError, RecursionError):
+        raise ValueError("not JSON") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One entry of ``_airbyte_meta.changes``."""
+
+    field: str
+    change: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Row:
+    """One record on its way into a row."""
+
+    undeclared: Literal["keep", "drop", "fail"] = "keep"
+    values: dict[str, Any] = field(default_factory=dict)
+    changes: list[Change] = field(default_factory=list)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def changed(self, path: str, change: str, reason: str, original: Any) -> None:
+        """Record that a value is not stored as it came, and keep it."""
+        self.changes.append(Change(path, change, reason))
+        self.extra[path] = original
+
+    def nulled(self, path: str, reason: str, original: Any) -> None:
+        self.changed(path, NULLED, reason, original)
+
+    def keep_undeclared(self, path: str, value: Any) -> None:
+        """A field that the schema does not declare.
+
+        Raises:
+            DataError: such fields are to end the sync.
+        """
+        if self.undeclared == "fail":
+            raise DataError(
+                f"A record has the field {path}, which the schema does not declare: refresh the source's schema, "
+                "or set undeclared_fields to keep."
+            )
+        if self.undeclared == "keep":
+            self.extra[path] = value
+
+
+def row_of(data: Mapping[str, Any], columns: tuple[Column, ...], undeclared: Literal["keep", "drop", "fail"]) -> Row:
+    """The data of one record as a row of ``columns``."""
+    row = Row(undeclared)
+    for column in columns:
+        row.values[column.name] = _value(row, escaped(column.field), column.type, data.get(column.field))
+    declared = {column.field for column in columns}
+    for key, value in data.items():
+        if key not in declared:
+            row.keep_undeclared(escaped(key), value)
+    _repeated(row, "", data)
+    return row
+
+
+def escaped(key: str) -> str:
+    """A key as a part of a path."""
+    return key.replace("\\", "\\\\").replace(".", "\\.") if "." in key or "\\" in key else key
+
+
+def json_text(value: Any) -> str:
+    """The value as JSON text: numbers as they came, lone surrogates escaped, NaN and Infinity as strings."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case Number():
+            return str(value)
+        case str():
+            quoted = json.dumps(str(value), ensure_ascii=False)
+            return SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", quoted)
+        case list():
+            return f"[{','.join(json_text(item) for item in value)}]"
+        case dict():
+            return f"{{{','.join(f'{json_text(key)}:{json_text(item)}' for key, item in value.items())}}}"
+        case _:
+            raise TypeError(type(value).__name__)
+
+
+def _value(row: Row, path: str, kind: ColumnType, value: Any) -> Any:
+    if value is None:
+        return None
+    match kind:
+        case Text():
+            return _text(row, path, value)
+        case Json():
+            return _json(row, path, value)
+        case BigInt():
+            return _integer(row, path, value)
+        case Double():
+            return _double(row, path, value)
+        case Boolean():
+            return value if isinstance(value, bool) else row.nulled(path, BAD, value)
+        case Decimal(precision, scale):
+            return _decimal(row, path, value, precision, scale)
+        case Date():
+            return _date(row, path, value)
+        case Timestamp(zoned):
+            return _timestamp(row, path, value, zoned=zoned)
+        case Struct():
+            return _struct(row, path, kind, value)
+        case Array(item):
+            if not isinstance(value, list):
+                return row.nulled(path, BAD, value)
+            return [_value(row, f"{path}.{index}", item, element) for index, element in enumerate(value)]
+        case other:
+            assert_never(other)
+
+
+def _text(row: Row, path: str, value: Any) -> str | None:
+    if isinstance(value, Token):
+        return row.nulled(path, BAD, value)
+    if not isinstance(value, str):
+        return _json(row, path, value)
+    return _clean(row, path, str(value), original=value)
+
+
+def _clean(row: Row, path: str, text: str, *, original: Any) -> str:
+    if text.isascii() or not SURROGATE.search(text):
+        return text
+    row.changed(path, TRUNCATED, BAD, original)
+    return SURROGATE.sub("\ufffd", text)
+
+
+def _json(row: Row, path: str, value: Any) -> str:
+    return json_text(_without_tokens(row, path, value))
+
+
+def _without_tokens(row: Row, path: str, value: Any) -> Any:
+    """The value without NaN and Infinity, which no reader of JSON text accepts."""
+    if isinstance(value, Token):
+        return row.nulled(path, BAD, value)
+    if isinstance(value, Object):
+        _repeated(row, f"{path}.", value)
+        return {key: _without_tokens(row, f"{path}.{escaped(key)}", item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_tokens(row, f"{path}.{index}", item) for index, item in enumerate(value)]
+    return value
+
+
+def _repeated(row: Row, prefix: str, value: Mapping[str, Any]) -> None:
+    """Values hidden by a later one of the same key. The last wins."""
+    for key, hidden in getattr(value, "repeated", ()):
+        path = f"{prefix}{escaped(key)}"
+        row.changes.append(Change(path, TRUNCATED, BAD))
+        before = row.extra.get(path)
+        row.extra[path] = [*before, hidden] if isinstance(before, _Hidden) else _Hidden([hidden])
+
+
+class _Hidden(list[Any]):
+    """Originals of one key."""
+
+
+def _exact(value: Any) -> decimal.Decimal | None:
+    """The number that a JSON number says; None if it is none, or far beyond every type."""
+    if not isinstance(value, Number):
+        return None
+    return EXACT.create_decimal(str(value))
+
+
+def _integer(row: Row, path: str, value: Any) -> int | None:
+    exact = _exact(value)
+    if exact is None:
+        return row.nulled(path, BAD, value)
+    if exact.adjusted() > 18 and exact:
+        return row.nulled(path, TOO_LARGE, value)
+    if exact != exact.to_integral_value():
+        return row.nulled(path, BAD, value)
+    whole = int(exact)
+    return whole if -(2**63) <= whole < 2**63 else row.nulled(path, TOO_LARGE, value)
+
+
+def _double(row: Row, path: str, value: Any) -> float | None:
+    exact = _exact(value)
+    if exact is None:
+        return row.nulled(path, BAD, value)
+    rounded = float(value)
+    if rounded in (float("inf"), float("-inf")):
+        return row.nulled(path, TOO_LARGE, value)
+    if EXACT.create_decimal(repr(rounded)) != exact:
+        row.changed(path, TRUNCATED, TOO_LARGE, value)
+    return rounded
+
+
+def _decimal(row: Row, path: str, value: Any, precision: int, scale: int) -> decimal.Decimal | None:
+    text = str(value) if isinstance(value, str) else ""
+    try:
+        exact = EXACT.create_decimal(text)
+    except decimal.InvalidOperation:
+        return row.nulled(path, BAD, value)
+    if not exact.is_finite():
+        return row.nulled(path, BAD, value)
+    if exact and exact.adjusted() >= precision - scale:
+        return row.nulled(path, TOO_LARGE, value)
+    stored = exact.quantize(decimal.Decimal(1).scaleb(-scale), decimal.ROUND_HALF_UP, EXACT)
+    if len(stored.as_tuple().digits) > precision:
+        return row.nulled(path, TOO_LARGE, value)
+    if stored != exact:
+        row.changed(path, TRUNCATED, TOO_LARGE, value)
+    return stored
+
+
+def _date(row: Row, path: str, value: Any) -> date | None:
+    text = value if isinstance(value, str) and not isinstance(value, Number) else ""
+    found = DATE.fullmatch(text)
+    try:
+        if found is not None and text.isascii():
+            return date(*(int(part) for part in found.groups()))
+    except ValueError:
+        pass  # no day of the calendar: recorded below
+    return row.nulled(path, TOO_LARGE if LONG_YEAR.match(text) else BAD, value)
+
+
+def _timestamp(row: Row, path: str, value: Any, *, zoned: bool) -> int | None:
+    """Microseconds since 1970."""
+    text = value if isinstance(value, str) and not isinstance(value, Number) else ""
+    found = TIMESTAMP.fullmatch(text)
+    if found is None or not text.isascii():
+        return row.nulled(path, TOO_LARGE if LONG_YEAR.match(text) else BAD, value)
+    *calendar, seconds, fraction, offset = found.groups()
+    micros = int((fraction or "").ljust(6, "0")[:6])
+    try:
+        moment = datetime(*(int(part) for part in calendar), int(seconds or 0), micros)  # type: ignore[arg-type,misc]  # noqa: DTZ001
+        zone = _zone(offset)
+        if zoned:
+            since = moment.replace(tzinfo=zone or UTC) - EPOCH_UTC
+            (EPOCH_UTC + since).year  # noqa: B018  # raises beyond the years 1 to 9999
+        else:
+            since = moment - EPOCH
+    except OverflowError:
+        return row.nulled(path, TOO_LARGE, value)
+    except ValueError:
+        return row.nulled(path, BAD, value)
+    if (fraction or "")[6:].strip("0") or (not zoned and zone is not None):
+        row.changed(path, TRUNCATED, TOO_LARGE, value)
+    return since // MICROSECOND
+
+
+def _zone(offset: str | None) -> timezone | None:
+    if offset is None:
+        return None
+    if offset in ("Z", "z"):
+        return UTC
+    digits = offset[1:].replace(":", "").ljust(4, "0")
+    hours, minutes = int(digits[:2]), int(digits[2:])
+    if minutes > 59:
+        raise ValueError("no such offset")
+    distance = timedelta(hours=hours, minutes=minutes)
+    return timezone(-distance if offset[0] == "-" else distance)
+
+
+def _struct(row: Row, path: str, kind: Struct, value: Any) -> dict[str, Any] | None:
+    if not isinstance(value, dict):
+        return row.nulled(path, BAD, value)
+    declared = {field.field for field in kind.fields}
+    for key, item in value.items():
+        if key not in declared:
+            row.keep_undeclared(f"{path}.{escaped(key)}", item)
+    _repeated(row, f"{path}.", value)
+    return {f.name: _value(row, f"{path}.{escaped(f.field)}", f.type, value.get(f.field)) for f in kind.fields}

@@ -1,0 +1,329 @@
+"""The embedded lake: moto's S3, Glue and STS as one server, made as strict and, on demand, as unreliable as AWS.
+
+What moto leaves out and this adds: Glue's UpdateTable refuses a stale ``VersionId``; completing an upload that was
+aborted is NoSuchUpload and not a server error; a batch of partitions has at most 100.
+
+Faults are set over HTTP (``POST /__faults`` with the fields of ``Faults``): rejected requests (nothing was done), lost
+answers (it was done, and the answer is an error), Glue faults, denied actions, and one shot at a named step, which may
+kill a process: crash tests need no switch in the product.
+
+    python -m local_runner.lake --port 0 --port-file f     ends with its parent
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+PR_SET_PDEATHSIG = 1
+START_SECONDS = 60.0
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "embedded", "AWS_SECRET_ACCESS_KEY": "embedded-lake-secret"}
+
+
+@dataclass
+class Faults:
+    """What goes wrong. Rates are shares of requests; ``at`` is one shot at a step.
+
+    ``at``: {"step": "s3:PutObject", "match": "/log/", "skip": 2, "when": "before" | "after", "do": "kill" | "reject" |
+    "lose", "pid": 123}. ``skip`` counts matching requests that pass first.
+    """
+
+    reject: float = 0.0
+    lose: float = 0.0
+    glue: float = 0.0
+    deny: list[str] = field(default_factory=list)
+    at: dict[str, Any] | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunningLake:
+    """A lake that answers at ``url``."""
+
+    url: str
+
+    def faults(self, **changes: Any) -> dict[str, Any]:
+        """Set fields of ``Faults``; the faults and counts as they are then."""
+        return self._post("/__faults", changes)
+
+    def requests(self) -> list[dict[str, Any]]:
+        """Every request so far: its action and what it was on."""
+        found: list[dict[str, Any]] = self._post("/__requests", {})["requests"]
+        return found
+
+    def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), method="POST")  # noqa: S310
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310  # our own loopback server
+            found: dict[str, Any] = json.loads(answer.read())
+            return found
+
+
+@contextmanager
+def running_lake() -> Iterator[RunningLake]:
+    """A lake in a process of its own, on a free port; gone when the block ends."""
+    with tempfile.TemporaryDirectory(prefix="embedded-lake-") as folder:
+        port_file = Path(folder) / "port"
+        command = [sys.executable, "-m", "local_runner.lake", "--port", "0", "--port-file", str(port_file)]
+        with (Path(folder) / "log").open("wb") as log:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        try:
+            yield RunningLake(f"http://127.0.0.1:{_port(process, port_file, Path(folder) / 'log')}")
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _port(process: subprocess.Popen[bytes], port_file: Path, log: Path) -> int:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if port_file.exists() and (text := port_file.read_text()):
+            return int(text)
+        if process.poll() is not None:
+            break
+        time.sleep(0.05)
+    raise RuntimeError(f"The embedded lake did not start: {log.read_text(errors='replace')[-2000:]}")
+
+
+def action_of(env: Mapping[str, Any]) -> tuple[str, str]:
+    """The API call of a request, such as s3:UploadPart, and what it is on."""
+    target = str(env.get("HTTP_X_AMZ_TARGET", ""))
+    if target.startswith("AWSGlue."):
+        return f"glue:{target.removeprefix('AWSGlue.')}", ""
+    path, query = str(env.get("PATH_INFO", "")), str(env.get("QUERY_STRING", ""))
+    method = str(env.get("REQUEST_METHOD", ""))
+    if "/s3/" not in str(env.get("HTTP_AUTHORIZATION", "")):
+        return "other", path
+    key = path.lstrip("/").partition("/")[2]
+    names = {part.partition("=")[0] for part in query.split("&") if part}
+    if "uploadId" in names:
+        verbs = {"PUT": "UploadPart", "POST": "CompleteMultipartUpload", "DELETE": "AbortMultipartUpload"}
+        return f"s3:{verbs.get(method, 'ListParts')}", key
+    if "uploads" in names:
+        return ("s3:CreateMultipartUpload" if method == "POST" else "s3:ListMultipartUploads"), key or query
+    if not key:
+        return ("s3:ListObjects" if method == "GET" else f"s3:{method}Bucket"), query
+    verbs = {"PUT": "PutObject", "GET": "GetObject", "HEAD": "HeadObject", "DELETE": "DeleteObject"}
+    return f"s3:{verbs.get(method, method)}", key
+
+
+# IAM names of the calls that are denied under another name than their own.
+IAM = {
+    "s3:CreateMultipartUpload": "s3:PutObject",
+    "s3:UploadPart": "s3:PutObject",
+    "s3:CompleteMultipartUpload": "s3:PutObject",
+    "s3:HeadObject": "s3:GetObject",
+    "s3:ListObjects": "s3:ListBucket",
+    "s3:ListMultipartUploads": "s3:ListBucketMultipartUploads",
+}
+GLUE_FAULTS = ("ThrottlingException", "ConcurrentModificationException", "InternalServiceException")
+Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+class FaultyApplication:
+    """A WSGI application around moto's, which decides for each request what goes wrong."""
+
+    def __init__(self, application: Application):
+        self._application = application
+        self._faults = Faults()
+        self._random = random.Random(1)  # noqa: S311  # reproducible faults, not secrets
+        self._lock = threading.Lock()
+        self._counts = {"requests": 0, "reject": 0, "lose": 0, "glue": 0, "deny": 0, "at": 0}
+        self._requests: list[dict[str, Any]] = []
+
+    def __call__(self, env: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        path = env.get("PATH_INFO", "")
+        if path == "/__faults":
+            return _json(start, self._control(json.loads(_body(env) or b"{}")))
+        if path == "/__requests":
+            return _json(start, {"requests": self._requests})
+        action, resource = action_of(env)
+        with self._lock:
+            self._counts["requests"] += 1
+            self._requests.append({"action": action, "on": resource})
+            shot = self._shot(action, resource)
+            dice = self._random.random()
+        if IAM.get(action, action) in self._faults.deny:
+            return self._deny(env, start, action)
+        if shot is not None:
+            return self._shoot(env, start, action, shot)
+        return self._by_chance(env, start, action, dice)
+
+    def _control(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        with self._lock:
+            self._faults = Faults(**{**asdict(self._faults), **changes})
+            if changes.get("seed") is not None:
+                self._random.seed(changes["seed"])
+            return {**asdict(self._faults), "counts": dict(self._counts)}
+
+    def _shot(self, action: str, resource: str) -> dict[str, Any] | None:
+        shot = self._faults.at
+        if shot is None or shot["step"] != action or shot.get("match", "") not in resource:
+            return None
+        if shot.get("skip", 0) > 0:
+            shot["skip"] -= 1
+            return None
+        self._faults.at = None
+        self._counts["at"] += 1
+        return shot
+
+    def _shoot(self, env: dict[str, Any], start: Any, action: str, shot: Mapping[str, Any]) -> Iterable[bytes]:
+        if shot.get("when", "before") == "after" or shot["do"] == "lose":
+            list(self._application(env, lambda *_: None))
+        else:
+            _body(env)
+        if shot["do"] == "kill":
+            os.kill(int(shot["pid"]), signal.SIGKILL)
+        return _error(start, action, "500 Internal Server Error", _internal(action), "injected")
+
+    def _deny(self, env: dict[str, Any], start: Any, action: str) -> Iterable[bytes]:
+        self._counts["deny"] += 1
+        _body(env)
+        code = "AccessDeniedException" if action.startswith("glue:") else "AccessDenied"
+        status = "400 Bad Request" if action.startswith("glue:") else "403 Forbidden"
+        return _error(start, action, status, code, "denied")
+
+    def _by_chance(self, env: dict[str, Any], start: Any, action: str, dice: float) -> Iterable[bytes]:
+        faults = self._faults
+        if action.startswith("glue:") and dice < faults.glue:
+            self._counts["glue"] += 1
+            _body(env)
+            code = GLUE_FAULTS[int(dice * 1e6) % len(GLUE_FAULTS)]
+            return _error(start, action, "400 Bad Request", code, "injected")
+        if action.startswith("s3:") and dice < faults.reject:
+            self._counts["reject"] += 1
+            _body(env)
+            slow = int(dice * 1e6) % 2
+            status, code = (("503 Slow Down", "SlowDown"), ("500 Internal Server Error", "InternalError"))[slow]
+            return _error(start, action, status, code, "injected")
+        if action.startswith("s3:") and dice < faults.reject + faults.lose:
+            self._counts["lose"] += 1
+            list(self._application(env, lambda *_: None))
+            return _error(start, action, "500 Internal Server Error", "InternalError", "injected")
+        return self._application(env, start)
+
+
+def _internal(action: str) -> str:
+    return "InternalServiceException" if action.startswith("glue:") else "InternalError"
+
+
+def _body(env: Mapping[str, Any]) -> bytes:
+    found: bytes = env["wsgi.input"].read(int(env.get("CONTENT_LENGTH") or 0))
+    return found
+
+
+def _json(start: Any, answer: Mapping[str, Any]) -> Iterable[bytes]:
+    start("200 OK", [("Content-Type", "application/json")])
+    return [json.dumps(answer).encode()]
+
+
+def _error(start: Any, action: str, status: str, code: str, text: str) -> Iterable[bytes]:
+    if action.startswith("glue:"):
+        start(status, [("Content-Type", "application/x-amz-json-1.1")])
+        return [json.dumps({"__type": code, "message": text}).encode()]
+    start(status, [("Content-Type", "application/xml")])
+    return [f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>{text}</Message></Error>'.encode()]
+
+
+def strict_application() -> Application:
+    """moto's server application with its laxities removed, for this process."""
+    from moto.core.exceptions import JsonRESTError
+    from moto.glue import responses as glue
+    from moto.s3 import models as s3
+    from moto.s3.exceptions import NoSuchUpload
+    from moto.server import DomainDispatcherApplication, create_backend_app
+
+    lock = threading.RLock()
+    complete, create_partitions = s3.S3Backend.complete_multipart_upload, glue.GlueResponse.batch_create_partition
+
+    class ConcurrentModificationError(JsonRESTError):  # type: ignore[misc]  # moto has no types
+        code = 400
+
+        def __init__(self) -> None:
+            super().__init__("ConcurrentModificationException", "Update table failed due to concurrent modifications.")
+
+    class TooManyError(JsonRESTError):  # type: ignore[misc]  # moto has no types
+        code = 400
+
+        def __init__(self) -> None:
+            super().__init__("ValidationException", "A batch has at most 100 partitions.")
+
+    def update_table(self: Any) -> Any:
+        with lock:
+            database, wanted = self.parameters["DatabaseName"], self.parameters.get("VersionId")
+            table_input = self.parameters["TableInput"]
+            table = self.glue_backend.get_table(database, table_input["Name"])
+            if wanted is not None and str(wanted) != str(max(int(version) for version in table.versions)):
+                raise ConcurrentModificationError
+            self.glue_backend.update_table(database, table_input["Name"], table_input)
+            return glue.EmptyResult()
+
+    def complete_multipart_upload(self: Any, bucket_name: str, multipart_id: str, body: Any) -> Any:
+        if multipart_id not in self.get_bucket(bucket_name).multiparts:
+            raise NoSuchUpload(upload_id=multipart_id)
+        return complete(self, bucket_name, multipart_id, body)
+
+    def batch_create_partition(self: Any) -> Any:
+        if len(self.parameters.get("PartitionInputList", ())) > 100:
+            raise TooManyError
+        return create_partitions(self)
+
+    s3.S3Backend.complete_multipart_upload = complete_multipart_upload
+    glue.GlueResponse.update_table = update_table
+    glue.GlueResponse.batch_create_partition = batch_create_partition
+    application: Application = DomainDispatcherApplication(create_backend_app)
+    return application
+
+
+def serve(port: int, port_file: Path | None) -> None:
+    """Serve on the loopback address until killed. Port 0 takes a free one and writes it to ``port_file``."""
+    from werkzeug.serving import WSGIRequestHandler, make_server
+
+    class QuietHandler(WSGIRequestHandler):  # type: ignore[misc]  # werkzeug is untyped here
+        def log_request(self, *_: object) -> None:
+            """Say nothing: requests are kept for ``/__requests``."""
+
+    server = make_server(
+        "127.0.0.1", port, FaultyApplication(strict_application()), threaded=True, request_handler=QuietHandler
+    )
+    if port_file is not None:
+        draft = port_file.with_suffix(".draft")
+        draft.write_text(str(server.server_port))
+        draft.rename(port_file)
+    server.serve_forever()
+
+
+def end_with_parent() -> None:
+    """Ask Linux to end this process when its parent ends, however that ends; elsewhere do nothing."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="S3 and Glue on this machine, strict and in memory.")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--port-file", type=Path)
+    arguments = parser.parse_args()
+    end_with_parent()
+    os.environ.update(CREDENTIALS)
+    serve(arguments.port, arguments.port_file)
+
+
+if __name__ == "__main__":
+    main()
