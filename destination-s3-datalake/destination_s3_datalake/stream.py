@@ -27,7 +27,7 @@ from destination_s3_datalake.protocol.catalog import Intent, StreamId, StreamPla
 from destination_s3_datalake.protocol.messages import Record, State
 from destination_s3_datalake.records import names
 from destination_s3_datalake.records.ingest import IngestJob, WriteOptions, ingest
-from destination_s3_datalake.records.schema import ColumnPlan, TypeOptions, plan_columns
+from destination_s3_datalake.records.schema import EXTRA, ColumnPlan, GlueColumn, plan_columns
 
 FIRST_RATIO = 5.0  # raw JSON to Parquet, until the first file tells
 
@@ -126,7 +126,7 @@ class StreamSync:
         database, table_names = self._names()
         lake.catalog.ensure_database(database)
         found = opening.find_table(
-            lake, stream=tuple(plan.id), database=database, names=table_names, folder=names.folder_name
+            lake, stream=(plan.id.namespace, plan.id.name), database=database, names=table_names, folder=names.folder_name
         )
         state = found.log.state
         continues = state is not None and state.left_since_replace(resume)
@@ -139,7 +139,7 @@ class StreamSync:
             plan.json_schema,
             existing=() if is_replace else existing,
             known_names=state.names if state else {},
-            options=TypeOptions(),
+            stream=str(plan.id),
         )
         if state is None and resume is not None:
             self._notify("WARN", "the source resumes where it ended before, but this table is new: "
@@ -215,8 +215,9 @@ class StreamSync:
 
     def _glue_columns(self) -> tuple[GlueColumn, ...]:
         """Our columns as Glue spells them, with ``_airbyte_extra`` once a row needed it."""
-        plan = self._plan_of_columns
-        return plan.glue_columns
+        columns = self._plan_of_columns.glue_columns
+        is_there = any(column.Name == EXTRA.Name for column in columns)
+        return columns if is_there or not self._extra_is_new else (*columns, EXTRA)
 
     @property
     def _full_bytes(self) -> float:
@@ -235,7 +236,7 @@ class StreamSync:
     def _opening(self, resume: str | None) -> Opening:
         plan = self._plan
         return Opening(
-            stream=tuple(plan.id),
+            stream=(plan.id.namespace, plan.id.name),
             sync_id=plan.sync_id,
             generation=plan.generation,
             min_generation=plan.minimum,
@@ -268,13 +269,11 @@ class StreamSync:
             columns=self._plan_of_columns.columns,
             generation_id=self._plan.generation or 0,
             sync_id=self._plan.sync_id or 0,
-            first_line=lines.first_line,
             options=WriteOptions(
                 compression=config.format.compression,
                 undeclared_fields=config.undeclared_fields,
                 memory_limit_mb=config.memory_limit_mb,
                 temp_directory=self._spool.folder,
-                max_record_mb=config.max_record_mb,
             ),
         )
 

@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from destination_s3_datalake.errors import ConfigError
 from destination_s3_datalake.lake.aws_errors import code_of, patiently, translated
-from destination_s3_datalake.lake.log import GlueColumn
+from destination_s3_datalake.records.schema import GlueColumn
 
 if TYPE_CHECKING:
     from collections.abc import Callable

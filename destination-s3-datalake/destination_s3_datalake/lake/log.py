@@ -15,17 +15,9 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from destination_s3_datalake.errors import ConfigError, InternalError
+from destination_s3_datalake.records.schema import GlueColumn
 
 FORMAT = 1
-
-
-class GlueColumn(BaseModel):
-    """One column as Glue spells it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    Name: str
-    Type: str
-    Comment: str = ""
 
 
 class DataFile(BaseModel):

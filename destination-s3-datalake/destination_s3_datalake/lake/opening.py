@@ -21,6 +21,7 @@ from destination_s3_datalake.lake.log import TableState
 from destination_s3_datalake.lake.s3 import Bucket
 from destination_s3_datalake.lake.table import Table, TableName, is_completed, stream_parameter
 from destination_s3_datalake.lake.table_log import REPAIR, TableLog, TakenError
+from destination_s3_datalake.records.schema import GlueColumn
 
 POLL_SECONDS = 2.0
 Notify = Callable[[Literal["INFO", "WARN"], str], None]
@@ -240,7 +241,7 @@ def _abort_uploads(lake: Lake, layout: Layout, table: Table) -> None:
 
 
 def create_if_new(
-    table: Table, *, columns: tuple[log.GlueColumn, ...], names: dict[str, str], generation: int | None
+    table: Table, *, columns: tuple[GlueColumn, ...], names: dict[str, str], generation: int | None
 ) -> bool:
     """Publish an empty folder for a table that has none yet; whether it was new."""
     if table.state.swap is not None:

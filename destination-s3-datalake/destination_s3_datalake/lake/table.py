@@ -22,9 +22,10 @@ from destination_s3_datalake.errors import ConfigError, FencedError, TransientEr
 from destination_s3_datalake.lake import glue, log, replay
 from destination_s3_datalake.lake.glue import Catalog, GlueTable, TableMovedError
 from destination_s3_datalake.lake.layout import Layout
-from destination_s3_datalake.lake.log import GlueColumn, Segment, Swap, TableState
+from destination_s3_datalake.lake.log import Segment, Swap, TableState
 from destination_s3_datalake.lake.s3 import Bucket, NoSuchUploadError
 from destination_s3_datalake.lake.table_log import TableLog
+from destination_s3_datalake.records.schema import GlueColumn
 
 PART_BYTES = 16 << 20
 MOST_PARTS = 10_000
