@@ -12,10 +12,10 @@ from destination_s3_datalake.config import Config
 from destination_s3_datalake.errors import ConfigError, TransientError
 from destination_s3_datalake.files.spool import choose_directory
 from destination_s3_datalake.lake.glue import Catalog, new_table, with_columns
-from destination_s3_datalake.records.schema import GlueColumn
 from destination_s3_datalake.lake.s3 import AlreadyThereError, Bucket
 from destination_s3_datalake.lake.session import connect
 from destination_s3_datalake.records import names
+from destination_s3_datalake.records.schema import GlueColumn
 
 COLUMN = GlueColumn(Name="id", Type="bigint")
 

@@ -126,7 +126,11 @@ class StreamSync:
         database, table_names = self._names()
         lake.catalog.ensure_database(database)
         found = opening.find_table(
-            lake, stream=(plan.id.namespace, plan.id.name), database=database, names=table_names, folder=names.folder_name
+            lake,
+            stream=(plan.id.namespace, plan.id.name),
+            database=database,
+            names=table_names,
+            folder=names.folder_name,
         )
         state = found.log.state
         continues = state is not None and state.left_since_replace(resume)

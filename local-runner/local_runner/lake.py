@@ -252,13 +252,13 @@ def strict_application() -> Application:
     lock = threading.RLock()
     complete, create_partitions = s3.S3Backend.complete_multipart_upload, glue.GlueResponse.batch_create_partition
 
-    class ConcurrentModificationError(JsonRESTError):  # type: ignore[misc]  # moto has no types
+    class ConcurrentModificationError(JsonRESTError):
         code = 400
 
         def __init__(self) -> None:
             super().__init__("ConcurrentModificationException", "Update table failed due to concurrent modifications.")
 
-    class TooManyError(JsonRESTError):  # type: ignore[misc]  # moto has no types
+    class TooManyError(JsonRESTError):
         code = 400
 
         def __init__(self) -> None:
@@ -284,9 +284,9 @@ def strict_application() -> Application:
             raise TooManyError
         return create_partitions(self)
 
-    s3.S3Backend.complete_multipart_upload = complete_multipart_upload
-    glue.GlueResponse.update_table = update_table
-    glue.GlueResponse.batch_create_partition = batch_create_partition
+    setattr(s3.S3Backend, "complete_multipart_upload", complete_multipart_upload)  # noqa: B010  # mypy: a method
+    setattr(glue.GlueResponse, "update_table", update_table)  # noqa: B010
+    setattr(glue.GlueResponse, "batch_create_partition", batch_create_partition)  # noqa: B010
     application: Application = DomainDispatcherApplication(create_backend_app)
     return application
 
@@ -295,7 +295,7 @@ def serve(port: int, port_file: Path | None) -> None:
     """Serve on the loopback address until killed. Port 0 takes a free one and writes it to ``port_file``."""
     from werkzeug.serving import WSGIRequestHandler, make_server
 
-    class QuietHandler(WSGIRequestHandler):  # type: ignore[misc]  # werkzeug is untyped here
+    class QuietHandler(WSGIRequestHandler):
         def log_request(self, *_: object) -> None:
             """Say nothing: requests are kept for ``/__requests``."""
 

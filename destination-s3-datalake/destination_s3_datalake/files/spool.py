@@ -10,7 +10,6 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 from destination_s3_datalake.errors import ConfigError, TransientError
@@ -49,7 +48,7 @@ class Spool:
             ) from None
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
@@ -98,7 +97,7 @@ class StreamSpool:
         self._spool.used_bytes += len(raw) + 1
 
     def take(self, *, rows: int, size: int) -> SpooledLines | None:
-        """Close the file at its first ``rows`` lines, which are ``size`` bytes; what is behind them begins a new one."""
+        """Close the file at its first ``rows`` lines, which are ``size`` bytes; the rest begins a new one."""
         if not rows or self._file is None:
             return None
         try:

@@ -80,9 +80,7 @@ def translated(error: ClientError | BotoCoreError, *, action: str, resource: str
     code = code_of(error)
     facts = {"action": action, "resource": resource, "aws_code": code}
     if code in WRONG_KEY:
-        return ConfigError(
-            "AWS does not know these credentials: check access key ID and secret access key.", **facts
-        )
+        return ConfigError("AWS does not know these credentials: check access key ID and secret access key.", **facts)
     if code in NO_BUCKET or (code == "404" and action == "s3:ListBucket"):
         return ConfigError(
             f"The bucket does not exist ({resource}): create it, or correct s3_bucket_name or s3_endpoint.", **facts

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -181,7 +181,7 @@ class Catalog:
         """
         try:
             self._call(
-                lambda: self._client.create_table(DatabaseName=database, TableInput=table, **self._scope),  # type: ignore[arg-type]  # built here
+                lambda: self._client.create_table(DatabaseName=database, TableInput=cast(Any, table), **self._scope),
                 "glue:CreateTable",
                 f"table {database}.{table['Name']}",
             )
@@ -198,7 +198,11 @@ class Catalog:
         resource = f"table {database}.{table['Name']}"
         try:
             self._client.update_table(
-                DatabaseName=database, TableInput=table, SkipArchive=True, **condition, **self._scope  # type: ignore[arg-type]
+                DatabaseName=database,
+                TableInput=cast(Any, table),
+                SkipArchive=True,
+                **condition,
+                **self._scope,
             )
         except ClientError as error:
             if code_of(error) in ("ConcurrentModificationException", "EntityNotFoundException"):

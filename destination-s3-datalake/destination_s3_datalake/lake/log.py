@@ -221,9 +221,7 @@ class TableState(BaseModel):
         if self.swap is None:
             return ()
         return tuple(
-            commit
-            for commit in self.commits
-            if commit.seq not in self.voided and commit.folder == self.swap.folder
+            commit for commit in self.commits if commit.seq not in self.voided and commit.folder == self.swap.folder
         )
 
     def unfinished_commits(self) -> tuple[Commit, ...]:
@@ -262,7 +260,14 @@ def fold(state: TableState | None, entry: Open | Commit | Swap | Published | Voi
             replaced: dict[str, object] = {"columns": entry.columns, "names": entry.names}
             if entry.replaces:
                 replaced |= {"replace_seq": entry.seq, "published_generation": entry.generation}
-            return state.model_copy(update={"swap": entry, "is_published": False, "swapped_folders": state.swapped_folders | {entry.folder}, **replaced})
+            return state.model_copy(
+                update={
+                    "swap": entry,
+                    "is_published": False,
+                    "swapped_folders": state.swapped_folders | {entry.folder},
+                    **replaced,
+                }
+            )
         case Published():
             return state.model_copy(update={"is_published": True})
         case Void():
@@ -380,7 +385,5 @@ def _with_commit(state: TableState, entry: Commit) -> TableState:
 
 
 def _with_close(state: TableState, entry: Close) -> TableState:
-    runs = tuple(
-        run.model_copy(update={"closed": True}) if run.epoch == entry.epoch else run for run in state.runs
-    )
+    runs = tuple(run.model_copy(update={"closed": True}) if run.epoch == entry.epoch else run for run in state.runs)
     return state.model_copy(update={"runs": runs, "applied_upto": max(state.applied_upto, entry.applied_upto)})

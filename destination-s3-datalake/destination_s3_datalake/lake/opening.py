@@ -92,7 +92,7 @@ def open_table(lake: Lake, found: Found, opening: Opening, *, mode: str) -> Tabl
         TransientError: another sync writes this table, or a later started one has opened it.
     """
     epoch = _append_open(lake, found, opening, mode)
-    table = Table(lake.bucket, lake.catalog, found.layout, found.name, found.log, epoch)
+    table = Table(lake.bucket, lake.catalog, found.layout, found.name, found.log, epoch=epoch)
     _finish_commits(lake, table)
     _finish_swap(lake, table)
     _abort_uploads(lake, found.layout, table)
@@ -100,9 +100,7 @@ def open_table(lake: Lake, found: Found, opening: Opening, *, mode: str) -> Tabl
     return table
 
 
-def _is_another_streams(
-    stream: tuple[str | None, str], state: TableState | None, table: GlueTable | None
-) -> bool:
+def _is_another_streams(stream: tuple[str | None, str], state: TableState | None, table: GlueTable | None) -> bool:
     if state is not None and state.stream is not None:
         return state.stream != stream
     owner = table.parameters.get(glue.STREAM) if table is not None else None
@@ -136,24 +134,41 @@ def _require_whole(name: TableName, state: TableState | None, table: GlueTable |
 def _append_open(lake: Lake, found: Found, opening: Opening, mode: str) -> int:
     log_id = uuid.uuid4().hex
     while True:
-        state = found.log.read()
+        found.log.read()
         _wait_for_writer(lake, found)
         _require_latest_start(lake, found)
         state = found.log.state
-        used = state.log_id if state else log_id
-        heart = lake.heartbeat
+        build = _open_entry(opening, lake.heartbeat, mode=mode, log_id=state.log_id if state else log_id)
         try:
-            entry = found.log.append(
-                lambda seq, uid, now, used=used: log.Open(  # type: ignore[misc]
-                    seq=seq, epoch=seq, uid=uid, log_id=used, time=now, stream=opening.stream, writer=heart.writer,
-                    started=heart.started, sync_id=opening.sync_id, generation=opening.generation,
-                    min_generation=opening.min_generation, mode=mode, full_refresh=opening.full_refresh,
-                    resume_state_hash=opening.resume_state_hash,
-                )
-            )  # fmt: skip
+            return found.log.append(build).epoch
         except TakenError:
             continue
-        return entry.epoch
+
+
+def _open_entry(
+    opening: Opening, heartbeat: Heartbeat, *, mode: str, log_id: str
+) -> Callable[[int, str, str], log.Open]:
+    writer, started = heartbeat.writer, heartbeat.started
+
+    def build(seq: int, uid: str, now: str) -> log.Open:
+        return log.Open(
+            seq=seq,
+            epoch=seq,
+            uid=uid,
+            log_id=log_id,
+            time=now,
+            stream=opening.stream,
+            writer=writer,
+            started=started,
+            sync_id=opening.sync_id,
+            generation=opening.generation,
+            min_generation=opening.min_generation,
+            mode=mode,
+            full_refresh=opening.full_refresh,
+            resume_state_hash=opening.resume_state_hash,
+        )
+
+    return build
 
 
 def _wait_for_writer(lake: Lake, found: Found) -> None:
@@ -184,7 +199,9 @@ def _wait_for_writer(lake: Lake, found: Found) -> None:
 def _require_latest_start(lake: Lake, found: Found) -> None:
     """The start rule: a process that slept through its successor's open stops."""
     while True:
-        others = [run for run in (found.log.state.runs if found.log.state else ()) if run.writer != lake.heartbeat.writer]
+        others = [
+            run for run in (found.log.state.runs if found.log.state else ()) if run.writer != lake.heartbeat.writer
+        ]
         latest = max((run.started for run in others), default="")
         if latest < lake.heartbeat.started:
             return
@@ -199,11 +216,14 @@ def _require_latest_start(lake: Lake, found: Found) -> None:
 
 def _finish_commits(lake: Lake, table: Table) -> None:
     for commit in table.state.unfinished_commits():
-        if all([is_completed(lake.bucket, file) for file in commit.files]):
+        completed = [is_completed(lake.bucket, file) for file in commit.files]  # each of them, also behind a lost one
+        if all(completed):
             continue
         # Uploads aborted from outside: the commit was never acknowledged, and the source sends its rows again.
         table.void(commit)
-        lake.notify("WARN", f"{table.name}: commit {commit.seq} lost its uploads before it was acknowledged; it is void.")
+        lake.notify(
+            "WARN", f"{table.name}: commit {commit.seq} lost its uploads before it was acknowledged; it is void."
+        )
     _clean_voids(lake, table)
 
 

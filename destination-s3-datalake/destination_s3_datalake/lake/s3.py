@@ -68,9 +68,7 @@ class Bucket:
         """
         condition: dict[str, Any] = {} if overwrite else {"IfNoneMatch": "*"}
         try:
-            patiently(
-                lambda: self._client.put_object(Bucket=self.name, Key=key, Body=body, **condition, **self._sse)
-            )
+            patiently(lambda: self._client.put_object(Bucket=self.name, Key=key, Body=body, **condition, **self._sse))
         except ClientError as error:
             if code_of(error) in ("PreconditionFailed", "412"):
                 raise AlreadyThereError(key) from None
@@ -81,13 +79,16 @@ class Bucket:
     def get(self, key: str) -> bytes | None:
         """The whole object; None if there is none."""
         try:
-            return patiently(lambda: self._client.get_object(Bucket=self.name, Key=key)["Body"].read())
+            return patiently(partial(self._read, key))
         except ClientError as error:
             if code_of(error) in MISSING:
                 return None
             raise self._translated(error, "s3:GetObject", key) from None
         except BotoCoreError as error:
             raise self._translated(error, "s3:GetObject", key) from None
+
+    def _read(self, key: str) -> bytes:
+        return self._client.get_object(Bucket=self.name, Key=key)["Body"].read()
 
     def head(self, key: str) -> ObjectInfo | None:
         """Size and time of the object; None if there is none."""
@@ -147,7 +148,10 @@ class Bucket:
         parts = [{"ETag": etag, "PartNumber": number} for number, etag in enumerate(etags, start=1)]
         self._call(
             lambda: self._client.complete_multipart_upload(
-                Bucket=self.name, Key=key, UploadId=upload_id, MultipartUpload={"Parts": parts}  # type: ignore[typeddict-item]
+                Bucket=self.name,
+                Key=key,
+                UploadId=upload_id,
+                MultipartUpload={"Parts": parts},  # type: ignore[typeddict-item]
             ),
             "s3:PutObject",
             key,

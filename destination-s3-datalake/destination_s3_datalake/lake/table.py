@@ -47,7 +47,9 @@ class TableName:
 class Table:
     """A table that this process has opened. Made by ``opening.open_table``."""
 
-    def __init__(self, bucket: Bucket, catalog: Catalog, layout: Layout, name: TableName, table_log: TableLog, epoch: int):
+    def __init__(
+        self, bucket: Bucket, catalog: Catalog, layout: Layout, name: TableName, table_log: TableLog, *, epoch: int
+    ):
         self._bucket = bucket
         self._catalog = catalog
         self._layout = layout
@@ -61,13 +63,13 @@ class Table:
     def state(self) -> TableState:
         """The log of this table as far as this writer knows it."""
         state = self._log.state
-        assert state is not None  # noqa: S101  # opening appended an entry
+        assert state is not None  # opening appended an entry
         return state
 
     @property
     def live_folder(self) -> str:
         folder = self.state.folder
-        assert folder is not None  # noqa: S101  # opening published one
+        assert folder is not None  # opening published one
         return folder
 
     def new_folder(self) -> str:
@@ -89,7 +91,7 @@ class Table:
         key = self._layout.data_file(folder, self.state.next_seq, self.epoch, secrets.token_hex(4))
         part_bytes = max(PART_BYTES, math.ceil(size / MOST_PARTS))
         checksum = hashlib.sha256()
-        etags = []
+        etags: list[str] = []
         upload_id = self._bucket.start_upload(key)
         try:
             with path.open("rb") as file:
@@ -182,7 +184,7 @@ class Table:
     def repair(self) -> str | None:
         """Put back what somebody else changed in Glue; a sentence that says what, None if nothing was wrong."""
         swap = self.state.swap
-        assert swap is not None  # noqa: S101  # opening published one
+        assert swap is not None  # opening published one
         table = self._catalog.table(self.name.database, self.name.table)
         if table is None:
             self._move(swap)
@@ -238,9 +240,7 @@ class Table:
 
         def change(table: GlueTable | None) -> None:
             if table is None:
-                definition = glue.new_table(
-                    self.name.table, location=location, columns=columns, parameters=parameters
-                )
+                definition = glue.new_table(self.name.table, location=location, columns=columns, parameters=parameters)
                 self._catalog.create_table(self.name.database, definition)
                 return
             self._require_ours(table)
@@ -260,7 +260,7 @@ class Table:
 
     def _insist(self, change: object) -> None:
         """Read the table and change it, again and again while others change it too or Glue is busy."""
-        assert callable(change)  # noqa: S101
+        assert callable(change)
         for attempt in range(PUBLISH_ATTEMPTS):
             try:
                 change(self._catalog.table(self.name.database, self.name.table))
@@ -274,7 +274,7 @@ class Table:
                     raise
             time.sleep(random.uniform(0, min(5.0, 0.05 * 2**attempt)))  # noqa: S311  # jitter, not a secret
         raise TransientError(
-            f"The table {self.name} is changed by others all the time (a crawler?); Glue refused {PUBLISH_ATTEMPTS} tries."
+            f"The table {self.name} is changed by others all the time (a crawler?): {PUBLISH_ATTEMPTS} tries failed."
         )
 
     def _require_ours(self, table: GlueTable) -> None:

@@ -116,7 +116,8 @@ def _parse_stream(entry: Any, position: int) -> StreamPlan:
     mode = entry.get("destination_sync_mode")
     if mode not in SUPPORTED_MODES:
         raise ConfigError(
-            f"Stream {stream_id}: destination sync mode {mode!r} is not supported; choose {' or '.join(SUPPORTED_MODES)}.",
+            f"Stream {stream_id}: destination sync mode {mode!r} is not supported; "
+            f"choose {' or '.join(SUPPORTED_MODES)}.",
             stream=name,
             namespace=stream_id.namespace,
         )

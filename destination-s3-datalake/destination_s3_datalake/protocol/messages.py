@@ -21,9 +21,7 @@ from destination_s3_datalake.errors import BadLineError
 from destination_s3_datalake.protocol.catalog import StreamId
 
 BOM = b"\xef\xbb\xbf"
-IGNORED_TYPES = frozenset(
-    {"LOG", "TRACE", "CONTROL", "SPEC", "CATALOG", "CONNECTION_STATUS", "DESTINATION_CATALOG"}
-)
+IGNORED_TYPES = frozenset({"LOG", "TRACE", "CONTROL", "SPEC", "CATALOG", "CONNECTION_STATUS", "DESTINATION_CATALOG"})
 
 
 @dataclass(frozen=True, slots=True)

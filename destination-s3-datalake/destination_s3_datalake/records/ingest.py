@@ -1,7 +1,7 @@
 """Spooled record lines of one stream -> one closed Parquet file, each value exactly as ``values.py`` decides.
 
-Rows are converted in batches of bounded size, kept in a DuckDB temporary table that spills to the spool's folder, hashed
-and written there: DuckDB's own COPY is what stays within a memory limit. The order of the rows is that of their arrival.
+Rows are converted in batches of bounded size, kept in a DuckDB temporary table that spills to the spool's folder,
+hashed and written there: DuckDB's own COPY is what stays within a memory limit. Rows keep their order of arrival.
 
 The hash of a row is the first 8 bytes of the MD5 of the JSON text of what is stored of its record, the originals in
 ``_airbyte_extra`` included, and neither times nor ids: the same record gives the same hash in every try.
@@ -40,6 +40,7 @@ from destination_s3_datalake.records.schema import (
 
 Hashes = NDArray[np.uint64]
 BATCH_BYTES = 8 << 20
+CODECS: dict[str, str] = {"none": "uncompressed", "lz4": "lz4_raw"}  # where DuckDB has other names
 THREADS = 2
 ROW_GROUP_BYTES = 128 << 20
 META_TYPE = pa.struct(
@@ -169,7 +170,8 @@ def _row(line: bytes, job: IngestJob) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         raise InternalError("A spooled line is no record.") from None
     row = values.row_of(record["data"], job.columns, job.options.undeclared_fields)
-    changes = [*_source_changes(record.get("meta")), *({"field": c.field, "change": c.change, "reason": c.reason} for c in row.changes)]  # fmt: skip
+    ours = [{"field": change.field, "change": change.change, "reason": change.reason} for change in row.changes]
+    changes = [*_source_changes(record.get("meta")), *ours]
     return {
         **row.values,
         EXTRACTED_AT: _microseconds(record["emitted_at"]),
@@ -218,9 +220,7 @@ def _copy(job: IngestJob, database: duckdb.DuckDBPyConnection, kept: NDArray[np.
     columns = f"""
         uuidv7()::VARCHAR AS _airbyte_raw_id, {EXTRACTED_AT},
         {int(job.generation_id)}::BIGINT AS _airbyte_generation_id, {META}, {EXTRA}{", " if names else ""}{names}"""
-    compression = "uncompressed" if job.options.compression == "none" else job.options.compression
-    if compression == "lz4":
-        compression = "lz4_raw"
+    compression = CODECS.get(job.options.compression, job.options.compression)
     target = str(job.target).replace("'", "''")
     database.execute(
         f"COPY (SELECT {columns} FROM {source}) TO '{target}' (FORMAT parquet, COMPRESSION {compression}, "

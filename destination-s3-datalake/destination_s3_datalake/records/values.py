@@ -35,7 +35,7 @@ from destination_s3_datalake.records.schema import (
 
 NULLED, TRUNCATED = "NULLED", "TRUNCATED"
 BAD, TOO_LARGE = "DESTINATION_SERIALIZATION_ERROR", "DESTINATION_FIELD_SIZE_LIMITATION"
-EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # differences to it are taken without zones
+EPOCH = datetime(1970, 1, 1)  # differences to it are taken without zones
 EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 EXACT = decimal.Context(prec=6000, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN)
@@ -167,7 +167,7 @@ def json_text(value: Any) -> str:
             raise TypeError(type(value).__name__)
 
 
-def _value(row: Row, path: str, kind: ColumnType, value: Any) -> Any:
+def _value(row: Row, path: str, kind: ColumnType, value: Any) -> Any:  # noqa: PLR0912  # a case per type
     if value is None:
         return None
     match kind:
@@ -310,7 +310,7 @@ def _timestamp(row: Row, path: str, value: Any, *, zoned: bool) -> int | None:
     *calendar, seconds, fraction, offset = found.groups()
     micros = int((fraction or "").ljust(6, "0")[:6])
     try:
-        moment = datetime(*(int(part) for part in calendar), int(seconds or 0), micros)  # type: ignore[arg-type,misc]  # noqa: DTZ001
+        moment = datetime(*(int(part) for part in calendar), int(seconds or 0), micros)  # type: ignore[arg-type,misc]
         zone = _zone(offset)
         if zoned:
             since = moment.replace(tzinfo=zone or UTC) - EPOCH_UTC

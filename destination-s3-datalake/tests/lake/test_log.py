@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from destination_s3_datalake.errors import ConfigError
 from destination_s3_datalake.lake.log import (
     Close,
@@ -70,7 +69,11 @@ class History:
         """Commit -> the segments whose rows may come again."""
         found = replayable(self.now)
         out = {
-            c.seq: {i for i, segment in enumerate(c.segments) if segment.rows and SegmentRef(c.seq, i) not in found.kept_back}
+            c.seq: {
+                i
+                for i, segment in enumerate(c.segments)
+                if segment.rows and SegmentRef(c.seq, i) not in found.kept_back
+            }
             for c in found.commits
         }
         return {seq: indexes for seq, indexes in out.items() if indexes}

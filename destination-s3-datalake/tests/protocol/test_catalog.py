@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from destination_s3_datalake.errors import ConfigError
 from destination_s3_datalake.protocol.catalog import Intent, StreamId, intent_of, parse_catalog
 

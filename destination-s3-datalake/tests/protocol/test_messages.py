@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-
 from destination_s3_datalake.errors import BadLineError
 from destination_s3_datalake.protocol.catalog import StreamId
 from destination_s3_datalake.protocol.messages import (
@@ -55,7 +54,9 @@ def test_crlf_blank_lines_and_a_bom_are_accepted():
 
 
 def test_key_order_white_space_and_nulls_make_no_difference():
-    raw = b' {"record" : {"data":{"a":1}, "emitted_at": 1, "namespace":null, "stream":"s"}, "log":null, "type":"RECORD"}'
+    raw = (
+        b' {"record" : {"data":{"a":1}, "emitted_at": 1, "namespace":null, "stream":"s"}, "log":null, "type":"RECORD"}'
+    )
     assert parse_message(raw, line=1) == Record(1, StreamId(None, "s"), raw)
 
 
@@ -133,7 +134,9 @@ def test_the_digest_of_a_state_ignores_what_the_platform_adds():
 def test_the_digest_of_a_global_state_ignores_the_order_of_its_streams():
     def global_state(key: str, order: int) -> bytes:
         entries = [{"stream_descriptor": {"name": name}, "stream_state": {"c": name}} for name in ("a", "b")][::order]
-        return json.dumps({"type": "STATE", "state": {"type": "GLOBAL", key: {"shared_state": {"s": 1}, "stream_states": entries}}}).encode()
+        return json.dumps(
+            {"type": "STATE", "state": {"type": "GLOBAL", key: {"shared_state": {"s": 1}, "stream_states": entries}}}
+        ).encode()
 
     assert state_of(global_state("global", 1)).digest == state_of(global_state("global_", -1)).digest is not None
 
@@ -154,7 +157,10 @@ def test_which_states_end_a_full_refresh(data: object, says_something: bool, is_
 
 
 def test_a_state_is_echoed_with_its_own_digits_and_unknown_keys():
-    raw = b'{"type":"STATE","x":1e2,"state":{"type":"STREAM","id":5,"stream":{"stream_descriptor":{"name":"s"},"stream_state":{"c":123456789012345678901234567890,"d":1.10}}}}'
+    raw = (
+        b'{"type":"STATE","x":1e2,"state":{"type":"STREAM","id":5,"stream":{"stream_descriptor":{"name":"s"},'
+        b'"stream_state":{"c":123456789012345678901234567890,"d":1.10}}}}'
+    )
     echoed = with_destination_stats(raw, records=3)
     assert b'{"c":123456789012345678901234567890,"d":1.10}' in echoed
     assert b'"x":1e2' in echoed

@@ -1,0 +1,50 @@
+# The two commands of the README are `make demo` and `make test`. Everything else is for developers.
+# Needs python3 (3.11 or newer), make and git; uv comes into .make/ by itself.
+SHELL := /bin/bash
+PYTHON ?= python3
+UV := .make/uv/bin/uv
+BIN := .venv/bin
+CODE := source-rest-api destination-s3-datalake local-runner integration_tests benchmarks
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test check format lint typecheck imports spec clean
+
+help: ## Explain every target
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .make/ready ## Make .venv with both connectors and every tool
+
+.make/ready: uv.lock pyproject.toml $(wildcard */pyproject.toml) | $(UV)
+	$(UV) sync --frozen --all-packages --quiet
+	@touch $@
+
+$(UV):
+	@mkdir -p .make
+	$(PYTHON) -m venv .make/uv
+	.make/uv/bin/pip install --quiet --disable-pip-version-check uv
+
+test: setup ## Run every test that needs no cloud account
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+check: setup lint typecheck imports ## All static checks
+
+lint: setup ## Formatter and linter, without changing anything
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+
+format: setup ## Format the code
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
+
+typecheck: setup ## mypy, strict
+	for part in source-rest-api destination-s3-datalake local-runner integration_tests; do \
+	  $(BIN)/mypy $$part || exit 1; done
+
+imports: setup ## Which module may import which
+	$(BIN)/lint-imports
+
+spec: setup ## Make the spec.json files anew from the code
+	$(BIN)/python -m destination_s3_datalake.specification
+
+clean: ## Remove everything that was made
+	rm -rf .make .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache demo-output
