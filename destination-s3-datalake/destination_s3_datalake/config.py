@@ -30,28 +30,32 @@ def _field(order: int, title: str, description: str, **extra: Any) -> dict[str, 
     return {"title": title, "description": description, "json_schema_extra": {"order": order, **extra}}
 
 
+def _ask(default: Any = ..., **arguments: Any) -> Any:
+    return Field(default, **arguments)
+
+
 class DefaultChain(Form):
     """Credentials from the environment, a profile, a web identity, or the container's or instance's role."""
 
     model_config = ConfigDict(title="Default credential chain")
-    auth_type: Literal["default_chain"] = Field(**_field(0, "Type", "Use the credentials of the machine."))
+    auth_type: Literal["default_chain"] = _ask(**_field(0, "Type", "Use the credentials of the machine."))
 
 
 class AccessKey(Form):
     """An IAM user's access key, optionally with the token of a temporary session."""
 
     model_config = ConfigDict(title="Access key")
-    auth_type: Literal["access_key"] = Field(**_field(0, "Type", "Use an access key."))
-    access_key_id: str = Field(
+    auth_type: Literal["access_key"] = _ask(**_field(0, "Type", "Use an access key."))
+    access_key_id: str = _ask(
         min_length=1,
         examples=["AKIAIOSFODNN7EXAMPLE"],
         **_field(1, "Access key ID", "Access key ID of the IAM user.", airbyte_secret=True),
     )
-    secret_access_key: str = Field(
+    secret_access_key: str = _ask(
         min_length=1,
         **_field(2, "Secret access key", "Secret access key that belongs to the access key ID.", airbyte_secret=True),
     )
-    session_token: str | None = Field(
+    session_token: str | None = _ask(
         None,
         **_field(3, "Session token", "Only for temporary credentials; they expire.", airbyte_secret=True),
     )
@@ -61,19 +65,19 @@ class AssumeRole(Form):
     """A role to assume, with the machine's own credentials or with an access key."""
 
     model_config = ConfigDict(title="Assume role")
-    auth_type: Literal["assume_role"] = Field(**_field(0, "Type", "Assume an IAM role."))
-    role_arn: str = Field(
+    auth_type: Literal["assume_role"] = _ask(**_field(0, "Type", "Assume an IAM role."))
+    role_arn: str = _ask(
         pattern=r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/.+$",
         examples=["arn:aws:iam::123456789012:role/airbyte"],
         **_field(1, "Role ARN", "ARN of the role that may write the bucket and the Glue database."),
     )
-    external_id: str | None = Field(
+    external_id: str | None = _ask(
         None, min_length=2, **_field(2, "External ID", "The external ID that the role's trust policy asks for.")
     )
-    access_key_id: str | None = Field(
+    access_key_id: str | None = _ask(
         None, **_field(3, "Access key ID", "Key to assume the role with; empty: the machine's.", airbyte_secret=True)
     )
-    secret_access_key: str | None = Field(
+    secret_access_key: str | None = _ask(
         None, **_field(4, "Secret access key", "Belongs to the access key ID.", airbyte_secret=True)
     )
 
@@ -91,8 +95,8 @@ class ParquetFormat(Form):
     """Parquet files."""
 
     model_config = ConfigDict(title="Parquet")
-    format_type: Literal["parquet"] = Field("parquet", **_field(0, "Type", "Columnar files that every reader knows."))
-    compression: Literal["zstd", "snappy", "gzip", "lz4", "brotli", "none"] = Field(
+    format_type: Literal["parquet"] = _ask("parquet", **_field(0, "Type", "Columnar files that every reader knows."))
+    compression: Literal["zstd", "snappy", "gzip", "lz4", "brotli", "none"] = _ask(
         "zstd", **_field(1, "Compression", "zstd is smaller than gzip and many times faster.")
     )
 
@@ -101,35 +105,35 @@ class BucketDefault(Form):
     """Whatever the bucket says."""
 
     model_config = ConfigDict(title="Bucket default")
-    encryption_type: Literal["bucket_default"] = Field(**_field(0, "Type", "The bucket's own default encryption."))
+    encryption_type: Literal["bucket_default"] = _ask(**_field(0, "Type", "The bucket's own default encryption."))
 
 
 class SseS3(Form):
     """Keys held by S3."""
 
     model_config = ConfigDict(title="SSE-S3")
-    encryption_type: Literal["sse_s3"] = Field(**_field(0, "Type", "Keys that S3 manages (AES256)."))
+    encryption_type: Literal["sse_s3"] = _ask(**_field(0, "Type", "Keys that S3 manages (AES256)."))
 
 
 class SseKms(Form):
     """A key in KMS."""
 
     model_config = ConfigDict(title="SSE-KMS")
-    encryption_type: Literal["sse_kms"] = Field(**_field(0, "Type", "A key in AWS KMS."))
-    kms_key_arn: str | None = Field(
+    encryption_type: Literal["sse_kms"] = _ask(**_field(0, "Type", "A key in AWS KMS."))
+    kms_key_arn: str | None = _ask(
         None,
         pattern=r"^arn:aws[a-z-]*:kms:.+$",
         **_field(1, "KMS key ARN", "Empty: the account's aws/s3 key.", airbyte_secret=False),
     )
-    bucket_key: bool = Field(True, **_field(2, "Bucket key", "Fewer KMS requests.", airbyte_secret=False))
+    bucket_key: bool = _ask(True, **_field(2, "Bucket key", "Fewer KMS requests.", airbyte_secret=False))
 
 
 class DsseKms(Form):
     """Two layers with a key in KMS."""
 
     model_config = ConfigDict(title="DSSE-KMS")
-    encryption_type: Literal["dsse_kms"] = Field(**_field(0, "Type", "Two layers of encryption, a key in AWS KMS."))
-    kms_key_arn: str | None = Field(
+    encryption_type: Literal["dsse_kms"] = _ask(**_field(0, "Type", "Two layers of encryption, a key in AWS KMS."))
+    kms_key_arn: str | None = _ask(
         None,
         pattern=r"^arn:aws[a-z-]*:kms:.+$",
         **_field(1, "KMS key ARN", "Empty: the account's aws/s3 key.", airbyte_secret=False),
@@ -144,33 +148,33 @@ class Config(Form):
 
     model_config = ConfigDict(title="S3 Data Lake (Glue tables)")
 
-    s3_bucket_name: str = Field(
+    s3_bucket_name: str = _ask(
         pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$",
         examples=["my-lake"],
         **_field(0, "S3 bucket", "Name of the bucket that holds the lake."),
     )
-    s3_bucket_path: str = Field(
+    s3_bucket_path: str = _ask(
         "lake",
         pattern=r"^[^/_.][^/]*(/[^/_.][^/]*)*$",
         examples=["lake"],
         **_field(1, "Path in the bucket", "Everything is written below it. No part may begin with '_' or '.'."),
     )
-    s3_bucket_region: str = Field(
+    s3_bucket_region: str = _ask(
         min_length=1,
         examples=["eu-central-1"],
         **_field(2, "Region", "AWS region of the bucket and of the Glue catalog."),
     )
-    glue_database: str = Field(
+    glue_database: str = _ask(
         min_length=1,
         max_length=255,
         examples=["analytics"],
         **_field(3, "Glue database", "Database for streams without a namespace."),
     )
-    credentials: Credentials = Field(**_field(4, "Credentials", "How to sign in to AWS.", type="object"))
-    create_databases: bool = Field(
+    credentials: Credentials = _ask(**_field(4, "Credentials", "How to sign in to AWS.", type="object"))
+    create_databases: bool = _ask(
         True, **_field(5, "Create databases", "Create Glue databases that do not exist yet.", group="advanced")
     )
-    namespace_handling: Literal["database", "table_prefix"] = Field(
+    namespace_handling: Literal["database", "table_prefix"] = _ask(
         "database",
         **_field(
             6,
@@ -178,19 +182,19 @@ class Config(Form):
             "database: one Glue database per namespace. table_prefix: <namespace>__<stream> in the one database.",
         ),
     )
-    glue_catalog_id: str | None = Field(
+    glue_catalog_id: str | None = _ask(
         None,
         pattern=r"^[0-9]{12}$",
         **_field(7, "Glue catalog ID", "Account that owns the catalog, if it is another one."),
     )
-    format: ParquetFormat = Field(
+    format: ParquetFormat = _ask(
         ParquetFormat(format_type="parquet"), **_field(8, "Format", "Format of the data files.")
     )
-    encryption: Encryption = Field(
+    encryption: Encryption = _ask(
         BucketDefault(encryption_type="bucket_default"),
         **_field(9, "Encryption", "Encryption at rest.", type="object"),
     )
-    undeclared_fields: Literal["keep", "drop", "fail"] = Field(
+    undeclared_fields: Literal["keep", "drop", "fail"] = _ask(
         "keep",
         **_field(
             10,
@@ -198,7 +202,7 @@ class Config(Form):
             "Fields that the schema does not declare. keep: in _airbyte_extra as JSON. fail: end the sync.",
         ),
     )
-    publish_without_completion: Literal["if_final_state", "never", "always"] = Field(
+    publish_without_completion: Literal["if_final_state", "never", "always"] = _ask(
         "if_final_state",
         **_field(
             11,
@@ -206,41 +210,41 @@ class Config(Form):
             "When a full refresh counts as complete although the platform did not say so (custom connectors).",
         ),
     )
-    memory_limit_mb: int = Field(
+    memory_limit_mb: int = _ask(
         512, ge=128, le=1_048_576, **_field(12, "Memory limit (MB)", "Budget for buffers and conversion.")
     )
-    spool_directory: str | None = Field(
+    spool_directory: str | None = _ask(
         None, **_field(13, "Spool directory", "A folder on a disk, not in memory. Empty: the temporary directory.")
     )
-    spool_limit_mb: int = Field(
+    spool_limit_mb: int = _ask(
         4096, ge=64, le=1_048_576, **_field(14, "Spool limit (MB)", "Disk space that the spool may use.")
     )
-    max_record_mb: int = Field(
+    max_record_mb: int = _ask(
         32, ge=1, le=1024, **_field(15, "Largest record (MB)", "A longer line ends the sync. Athena reads up to 32.")
     )
-    target_file_mb: int = Field(256, ge=1, le=4096, **_field(16, "Target file size (MB)", "Size of a full data file."))
-    max_commit_interval_s: int = Field(
+    target_file_mb: int = _ask(256, ge=1, le=4096, **_field(16, "Target file size (MB)", "Size of a full data file."))
+    max_commit_interval_s: int = _ask(
         900, ge=1, le=86_400, **_field(17, "Commit interval (s)", "The longest time that rows wait for their commit.")
     )
-    replay_window_mb: int = Field(
+    replay_window_mb: int = _ask(
         64, ge=0, le=1024, **_field(18, "Replay window (MB)", "Row hashes kept against duplicates, 8 bytes a row.")
     )
-    takeover_after_seconds: int = Field(
+    takeover_after_seconds: int = _ask(
         60, ge=0, le=3600, **_field(19, "Take over after (s)", "Silence after which another writer counts as dead.")
     )
-    s3_endpoint: str | None = Field(
+    s3_endpoint: str | None = _ask(
         None, examples=["https://s3.example.com"], **_field(20, "S3 endpoint", "Only for S3-compatible stores.")
     )
-    glue_endpoint: str | None = Field(None, **_field(21, "Glue endpoint", "Only for a Glue-compatible catalog."))
-    s3_addressing: Literal["auto", "path"] = Field(
+    glue_endpoint: str | None = _ask(None, **_field(21, "Glue endpoint", "Only for a Glue-compatible catalog."))
+    s3_addressing: Literal["auto", "path"] = _ask(
         "auto", **_field(22, "S3 addressing", "path: the bucket in the path, as many S3-compatible stores need.")
     )
-    expected_bucket_owner: str | None = Field(
+    expected_bucket_owner: str | None = _ask(
         None,
         pattern=r"^[0-9]{12}$",
         **_field(23, "Expected bucket owner", "Account that must own the bucket; every request checks it."),
     )
-    allow_insecure_endpoint: bool = Field(
+    allow_insecure_endpoint: bool = _ask(
         False, **_field(24, "Allow insecure endpoint", "Accept plain http for endpoints beyond this machine.")
     )
 

@@ -10,6 +10,7 @@ Pure: no I/O here. ``table_log.py`` reads and appends.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -150,7 +151,8 @@ def entry_json(entry: EntryBase) -> bytes:
     return entry.model_dump_json().encode()
 
 
-class SegmentRef(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class SegmentRef:
     """Segment ``index`` of the commit with number ``commit``; index -1 with commit -1 is the root of the tree."""
 
     commit: int
@@ -345,7 +347,7 @@ def _find(state: TableState, digest: str | None) -> SegmentRef | None:
 
 def _path(state: TableState, ref: SegmentRef) -> list[SegmentRef]:
     """The segments from ``ref`` back to the root, ``ref`` included."""
-    path = []
+    path: list[SegmentRef] = []
     while ref != ROOT:
         path.extend(SegmentRef(ref.commit, index) for index in range(ref.index, -1, -1))
         ref = state.before[ref.commit]

@@ -111,9 +111,6 @@ class Row:
         self.changes.append(Change(path, change, reason))
         self.extra[path] = original
 
-    def nulled(self, path: str, reason: str, original: Any) -> None:
-        self.changed(path, NULLED, reason, original)
-
     def keep_undeclared(self, path: str, value: Any) -> None:
         """A field that the schema does not declare.
 
@@ -167,39 +164,57 @@ def json_text(value: Any) -> str:
             raise TypeError(type(value).__name__)
 
 
-def _value(row: Row, path: str, kind: ColumnType, value: Any) -> Any:  # noqa: PLR0912  # a case per type
+class _UnfitError(Exception):
+    """A value that its column cannot hold, with the reason of the change."""
+
+
+def _value(row: Row, path: str, kind: ColumnType, value: Any) -> Any:
     if value is None:
         return None
+    try:
+        return _converted(row, path, kind, value)
+    except _UnfitError as unfit:
+        row.changed(path, NULLED, unfit.args[0], value)
+        return None
+
+
+def _converted(row: Row, path: str, kind: ColumnType, value: Any) -> Any:
     match kind:
         case Text():
             return _text(row, path, value)
         case Json():
             return _json(row, path, value)
         case BigInt():
-            return _integer(row, path, value)
+            return _integer(value)
         case Double():
             return _double(row, path, value)
         case Boolean():
-            return value if isinstance(value, bool) else row.nulled(path, BAD, value)
+            return _boolean(value)
         case Decimal(precision, scale):
             return _decimal(row, path, value, precision, scale)
         case Date():
-            return _date(row, path, value)
+            return _date(value)
         case Timestamp(zoned):
             return _timestamp(row, path, value, zoned=zoned)
         case Struct():
             return _struct(row, path, kind, value)
         case Array(item):
             if not isinstance(value, list):
-                return row.nulled(path, BAD, value)
+                raise _UnfitError(BAD)
             return [_value(row, f"{path}.{index}", item, element) for index, element in enumerate(value)]
         case other:
             assert_never(other)
 
 
-def _text(row: Row, path: str, value: Any) -> str | None:
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _UnfitError(BAD)
+    return value
+
+
+def _text(row: Row, path: str, value: Any) -> str:
     if isinstance(value, Token):
-        return row.nulled(path, BAD, value)
+        raise _UnfitError(BAD)
     if not isinstance(value, str):
         return _json(row, path, value)
     return _clean(row, path, str(value), original=value)
@@ -219,7 +234,8 @@ def _json(row: Row, path: str, value: Any) -> str:
 def _without_tokens(row: Row, path: str, value: Any) -> Any:
     """The value without NaN and Infinity, which no reader of JSON text accepts."""
     if isinstance(value, Token):
-        return row.nulled(path, BAD, value)
+        row.changed(path, NULLED, BAD, value)
+        return None
     if isinstance(value, Object):
         _repeated(row, f"{path}.", value)
         return {key: _without_tokens(row, f"{path}.{escaped(key)}", item) for key, item in value.items()}
@@ -248,49 +264,51 @@ def _exact(value: Any) -> decimal.Decimal | None:
     return EXACT.create_decimal(str(value))
 
 
-def _integer(row: Row, path: str, value: Any) -> int | None:
+def _integer(value: Any) -> int:
     exact = _exact(value)
     if exact is None:
-        return row.nulled(path, BAD, value)
+        raise _UnfitError(BAD)
     if exact.adjusted() > 18 and exact:
-        return row.nulled(path, TOO_LARGE, value)
+        raise _UnfitError(TOO_LARGE)
     if exact != exact.to_integral_value():
-        return row.nulled(path, BAD, value)
+        raise _UnfitError(BAD)
     whole = int(exact)
-    return whole if -(2**63) <= whole < 2**63 else row.nulled(path, TOO_LARGE, value)
+    if not -(2**63) <= whole < 2**63:
+        raise _UnfitError(TOO_LARGE)
+    return whole
 
 
-def _double(row: Row, path: str, value: Any) -> float | None:
+def _double(row: Row, path: str, value: Any) -> float:
     exact = _exact(value)
     if exact is None:
-        return row.nulled(path, BAD, value)
+        raise _UnfitError(BAD)
     rounded = float(value)
     if rounded in (float("inf"), float("-inf")):
-        return row.nulled(path, TOO_LARGE, value)
+        raise _UnfitError(TOO_LARGE)
     if EXACT.create_decimal(repr(rounded)) != exact:
         row.changed(path, TRUNCATED, TOO_LARGE, value)
     return rounded
 
 
-def _decimal(row: Row, path: str, value: Any, precision: int, scale: int) -> decimal.Decimal | None:
+def _decimal(row: Row, path: str, value: Any, precision: int, scale: int) -> decimal.Decimal:
     text = str(value) if isinstance(value, str) else ""
     try:
         exact = EXACT.create_decimal(text)
     except decimal.InvalidOperation:
-        return row.nulled(path, BAD, value)
+        raise _UnfitError(BAD) from None
     if not exact.is_finite():
-        return row.nulled(path, BAD, value)
+        raise _UnfitError(BAD)
     if exact and exact.adjusted() >= precision - scale:
-        return row.nulled(path, TOO_LARGE, value)
+        raise _UnfitError(TOO_LARGE)
     stored = exact.quantize(decimal.Decimal(1).scaleb(-scale), decimal.ROUND_HALF_UP, EXACT)
     if len(stored.as_tuple().digits) > precision:
-        return row.nulled(path, TOO_LARGE, value)
+        raise _UnfitError(TOO_LARGE)
     if stored != exact:
         row.changed(path, TRUNCATED, TOO_LARGE, value)
     return stored
 
 
-def _date(row: Row, path: str, value: Any) -> date | None:
+def _date(value: Any) -> date:
     text = value if isinstance(value, str) and not isinstance(value, Number) else ""
     found = DATE.fullmatch(text)
     try:
@@ -298,19 +316,20 @@ def _date(row: Row, path: str, value: Any) -> date | None:
             return date(*(int(part) for part in found.groups()))
     except ValueError:
         pass  # no day of the calendar: recorded below
-    return row.nulled(path, TOO_LARGE if LONG_YEAR.match(text) else BAD, value)
+    raise _UnfitError(TOO_LARGE if LONG_YEAR.match(text) else BAD)
 
 
-def _timestamp(row: Row, path: str, value: Any, *, zoned: bool) -> int | None:
+def _timestamp(row: Row, path: str, value: Any, *, zoned: bool) -> int:
     """Microseconds since 1970."""
     text = value if isinstance(value, str) and not isinstance(value, Number) else ""
     found = TIMESTAMP.fullmatch(text)
     if found is None or not text.isascii():
-        return row.nulled(path, TOO_LARGE if LONG_YEAR.match(text) else BAD, value)
+        raise _UnfitError(TOO_LARGE if LONG_YEAR.match(text) else BAD)
     *calendar, seconds, fraction, offset = found.groups()
+    year, month, day, hour, minute = (int(part) for part in calendar)
     micros = int((fraction or "").ljust(6, "0")[:6])
     try:
-        moment = datetime(*(int(part) for part in calendar), int(seconds or 0), micros)  # type: ignore[arg-type,misc]
+        moment = datetime(year, month, day, hour, minute, int(seconds or 0), micros)
         zone = _zone(offset)
         if zoned:
             since = moment.replace(tzinfo=zone or UTC) - EPOCH_UTC
@@ -318,9 +337,9 @@ def _timestamp(row: Row, path: str, value: Any, *, zoned: bool) -> int | None:
         else:
             since = moment - EPOCH
     except OverflowError:
-        return row.nulled(path, TOO_LARGE, value)
+        raise _UnfitError(TOO_LARGE) from None
     except ValueError:
-        return row.nulled(path, BAD, value)
+        raise _UnfitError(BAD) from None
     if (fraction or "")[6:].strip("0") or (not zoned and zone is not None):
         row.changed(path, TRUNCATED, TOO_LARGE, value)
     return since // MICROSECOND
@@ -339,9 +358,9 @@ def _zone(offset: str | None) -> timezone | None:
     return timezone(-distance if offset[0] == "-" else distance)
 
 
-def _struct(row: Row, path: str, kind: Struct, value: Any) -> dict[str, Any] | None:
+def _struct(row: Row, path: str, kind: Struct, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        return row.nulled(path, BAD, value)
+        raise _UnfitError(BAD)
     declared = {field.field for field in kind.fields}
     for key, item in value.items():
         if key not in declared:
