@@ -1,0 +1,208 @@
+"""The real destination process, a platform that forgets, and readers that share no code with the product."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pyarrow as pa
+import pyarrow.parquet as pq
+from local_runner.lake import RunningLake
+
+KEY_ID, SECRET = "AKIAEMBEDDEDLAKE", "embedded-secret-0123456789"
+BIN = Path(sys.executable).parent
+DESTINATION = BIN / "destination-s3-datalake"
+TIMEOUT = 120
+
+Message = dict[str, Any]
+SCHEMA = {"type": "object", "properties": {"id": {"type": "integer"}, "text": {"type": ["null", "string"]}}}
+
+
+def record(number: int, stream: str = "orders", **more: Any) -> Message:
+    data = {"id": number, "text": f"row {number}", **more}
+    return {"type": "RECORD", "record": {"stream": stream, "emitted_at": 1_700_000_000_000 + number, "data": data}}
+
+
+def state(data: object, stream: str = "orders") -> Message:
+    body = {"stream_descriptor": {"name": stream}, "stream_state": data}
+    return {"type": "STATE", "state": {"type": "STREAM", "stream": body}}
+
+
+def complete(stream: str = "orders") -> Message:
+    status = {"stream_descriptor": {"name": stream}, "status": "COMPLETE"}
+    return {"type": "TRACE", "trace": {"type": "STREAM_STATUS", "emitted_at": 1, "stream_status": status}}
+
+
+FINAL = {"__ab_full_refresh_sync_complete": True, "run_id": "r"}
+
+
+def catalog(
+    *streams: str, mode: str = "append", sync_mode: str = "incremental", schema: object = None, **more: Any
+) -> Message:
+    return {
+        "streams": [
+            {
+                "stream": {"name": name, "json_schema": SCHEMA if schema is None else schema},
+                "sync_mode": sync_mode,
+                "destination_sync_mode": mode,
+                **more,
+            }
+            for name in streams or ("orders",)
+        ]
+    }
+
+
+def as_lines(messages: Iterable[Message]) -> bytes:
+    return b"".join(json.dumps(message).encode() + b"\n" for message in messages)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a process printed and how it ended."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def messages(self) -> list[Message]:
+        return [json.loads(line) for line in self.stdout.splitlines()]
+
+    def of(self, kind: str) -> list[Message]:
+        return [message for message in self.messages if message["type"] == kind]
+
+    @property
+    def states(self) -> list[Any]:
+        """The data of each STREAM state printed."""
+        return [message["state"]["stream"]["stream_state"] for message in self.of("STATE")]
+
+    @property
+    def errors(self) -> list[dict[str, Any]]:
+        return [message["trace"]["error"] for message in self.of("TRACE")]
+
+
+@dataclass
+class House:
+    """One bucket and database of the lake, and what is in it for a reader."""
+
+    lake: RunningLake
+    bucket: str
+    database: str
+    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="house-")))
+
+    def __post_init__(self) -> None:
+        access: dict[str, Any] = {
+            "endpoint_url": self.lake.url,
+            "aws_access_key_id": KEY_ID,
+            "aws_secret_access_key": SECRET,
+            "region_name": "us-east-1",
+        }
+        self.s3 = boto3.client("s3", **access)
+        self.glue = boto3.client("glue", **access)
+        self.s3.create_bucket(Bucket=self.bucket)
+
+    def config(self, **changes: Any) -> dict[str, Any]:
+        return {
+            "s3_bucket_name": self.bucket,
+            "s3_bucket_path": "lake",
+            "s3_bucket_region": "us-east-1",
+            "glue_database": self.database,
+            "s3_endpoint": self.lake.url,
+            "glue_endpoint": self.lake.url,
+            "s3_addressing": "path",
+            "takeover_after_seconds": 0,
+            "credentials": {"auth_type": "access_key", "access_key_id": KEY_ID, "secret_access_key": SECRET},
+            **changes,
+        }
+
+    def write(
+        self,
+        messages: Iterable[Message] | bytes,
+        configured: Mapping[str, Any] | None = None,
+        *,
+        config: Mapping[str, Any] | None = None,
+        on_start: Callable[[int], None] = lambda pid: None,
+        command: Sequence[str] = (str(DESTINATION),),
+    ) -> Result:
+        """Run ``write`` in its own process. ``on_start`` gets its pid before it gets any input."""
+        files = self.save(config=config or self.config(), catalog=configured or catalog())
+        arguments = [*command, "write", "--config", files["config"], "--catalog", files["catalog"]]
+        body = messages if isinstance(messages, bytes) else as_lines(messages)
+        process = subprocess.Popen(
+            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=plain_environment()
+        )
+        on_start(process.pid)
+        stdout, stderr = process.communicate(body, timeout=TIMEOUT)
+        return Result(process.returncode, stdout, stderr)
+
+    def check(self, config: object, command: Sequence[str] = (str(DESTINATION),)) -> Result:
+        files = self.save(config=config)
+        done = subprocess.run(
+            [*command, "check", "--config", files["config"]], capture_output=True, timeout=TIMEOUT, check=False
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    def save(self, **documents: object) -> dict[str, str]:
+        """Each document as a JSON file; their paths."""
+        paths = {}
+        for name, document in documents.items():
+            path = self.folder / f"{name}.json"
+            path.write_text(document if isinstance(document, str) else json.dumps(document))
+            paths[name] = str(path)
+        return paths
+
+    def rows(self, table: str = "orders") -> list[dict[str, Any]]:
+        """Every row that a reader of the table sees, as Athena would: columns and Location from Glue."""
+        definition = self.table(table)
+        names = [column["Name"] for column in definition["StorageDescriptor"]["Columns"]]
+        rows: list[dict[str, Any]] = []
+        for key in self.live_keys(table):
+            body = self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+            found: pa.Table = pq.read_table(io.BytesIO(body))
+            rows.extend({name: row.get(name) for name in names} for row in found.to_pylist())
+        return rows
+
+    def ids(self, table: str = "orders") -> list[int]:
+        return sorted(row["id"] for row in self.rows(table))
+
+    def table(self, table: str = "orders") -> dict[str, Any]:
+        found: dict[str, Any] = self.glue.get_table(DatabaseName=self.database, Name=table)["Table"]
+        return found
+
+    def columns(self, table: str = "orders") -> dict[str, str]:
+        return {column["Name"]: column["Type"] for column in self.table(table)["StorageDescriptor"]["Columns"]}
+
+    def has_table(self, table: str = "orders") -> bool:
+        try:
+            self.table(table)
+        except self.glue.exceptions.EntityNotFoundException:
+            return False
+        return True
+
+    def live_keys(self, table: str = "orders") -> list[str]:
+        location = self.table(table)["StorageDescriptor"]["Location"]
+        prefix = location.removeprefix(f"s3://{self.bucket}/")
+        return self.keys(prefix)
+
+    def keys(self, prefix: str = "") -> list[str]:
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+        return [item["Key"] for page in pages for item in page.get("Contents", ())]
+
+    def uploads(self) -> list[str]:
+        found = self.s3.list_multipart_uploads(Bucket=self.bucket)
+        return [item["Key"] for item in found.get("Uploads", ())]
+
+
+def plain_environment() -> dict[str, str]:
+    """What a user's process has: no switch that changes buffering, and no credentials of the machine."""
+    hidden = ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
+    return {name: value for name, value in os.environ.items() if name not in hidden and not name.startswith("AWS_")}
