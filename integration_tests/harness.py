@@ -107,7 +107,7 @@ class House:
             "region_name": "us-east-1",
         }
         self.s3 = boto3.client("s3", **access)
-        self.glue = boto3.client("glue", **access)
+        self.glue: Any = boto3.client("glue", **access)
         self.s3.create_bucket(Bucket=self.bucket)
 
     def config(self, **changes: Any) -> dict[str, Any]:
@@ -175,8 +175,7 @@ class House:
         return sorted(row["id"] for row in self.rows(table))
 
     def table(self, table: str = "orders") -> dict[str, Any]:
-        found: dict[str, Any] = self.glue.get_table(DatabaseName=self.database, Name=table)["Table"]
-        return found
+        return dict(self.glue.get_table(DatabaseName=self.database, Name=table)["Table"])
 
     def columns(self, table: str = "orders") -> dict[str, str]:
         return {column["Name"]: column["Type"] for column in self.table(table)["StorageDescriptor"]["Columns"]}

@@ -8,6 +8,7 @@ import pytest
 
 from integration_tests.harness import FINAL, House, catalog, complete, record, state
 
+TAGS = {"type": "array", "items": {"type": "string"}}
 OVERWRITE = {"mode": "overwrite", "sync_mode": "full_refresh"}
 
 
@@ -20,7 +21,7 @@ def test_rows_arrive_with_their_types_and_meta_columns(house: House):
             "at": {"type": "string", "format": "date-time"},
             "day": {"type": "string", "format": "date"},
             "ok": {"type": "boolean"},
-            "where": {"type": "object", "properties": {"x": {"type": "number"}, "tags": {"type": "array", "items": {"type": "string"}}}},
+            "where": {"type": "object", "properties": {"x": {"type": "number"}, "tags": TAGS}},
             "anything": {"type": "object"},
         },
     }  # fmt: skip
@@ -194,12 +195,12 @@ def test_streams_of_one_table_name_get_tables_of_their_own(house: House):
 
 
 def test_namespaces_are_databases(house: House):
-    message = record(1)
-    message["record"]["namespace"] = f"{house.database}_other"
-    configured = catalog()
-    configured["streams"][0]["stream"]["namespace"] = f"{house.database}_other"
-    house.write([message, {**complete(), "trace": {**complete()["trace"], "stream_status": {
-        "status": "COMPLETE", "stream_descriptor": {"name": "orders", "namespace": f"{house.database}_other"}}}}], configured)  # fmt: skip
+    namespace = f"{house.database}_other"
+    message, status, configured = record(1), complete(), catalog()
+    message["record"]["namespace"] = namespace
+    status["trace"]["stream_status"]["stream_descriptor"]["namespace"] = namespace
+    configured["streams"][0]["stream"]["namespace"] = namespace
+    assert house.write([message, status], configured).exit_code == 0
     found = house.glue.get_table(DatabaseName=f"{house.database}_other", Name="orders")["Table"]
     assert found["StorageDescriptor"]["Location"].startswith(f"s3://{house.bucket}/lake/{house.database}_other/orders/")
 

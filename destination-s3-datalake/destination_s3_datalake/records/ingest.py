@@ -128,7 +128,8 @@ def _ingest(
         raise InternalError("Rows were lost or added between the spool and the file.", expected=job.rows)
     kept = keep(hashes)
     rows = int(kept.sum())
-    has_extra = bool(database.execute(f"SELECT count({EXTRA}) > 0 FROM rows").fetchone()[0])  # type: ignore[index]
+    # Everything is fetched: DuckDB refuses other work on a connection while a result has rows left.
+    has_extra = bool(database.execute(f"SELECT count({EXTRA}) > 0 FROM rows").fetchall()[0][0])
     if rows:
         _copy(job, database, None if rows == job.rows else kept)
     size = job.target.stat().st_size if rows else 0
