@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from pathlib import Path
@@ -11,9 +12,9 @@ from destination_s3_datalake.errors import DatalakeError
 from destination_s3_datalake.output import Output
 from destination_s3_datalake.run import run_write
 
-from integration_tests.harness import House, Result, as_lines, catalog, record, state
+from integration_tests.harness import House, Result, catalog, record, state
 
-CANARY = "nobody-may-print-this"
+CANARY = "c4n4ry"
 MESSAGES = [
     record(1, text=CANARY),
     record(2, text=CANARY),
@@ -21,8 +22,9 @@ MESSAGES = [
     record(3, text=CANARY),
     state({"c": 3}),
 ]
-INPUT = as_lines(MESSAGES)
-ENDS = [len(as_lines(MESSAGES[: n + 1])) for n in range(len(MESSAGES))]
+LINES = [json.dumps(message, separators=(",", ":")).encode() + b"\n" for message in MESSAGES]
+INPUT = b"".join(LINES)
+ENDS = [len(b"".join(LINES[: n + 1])) for n in range(len(LINES))]
 
 
 def in_process(house: House, body: bytes, stream: str) -> Result:

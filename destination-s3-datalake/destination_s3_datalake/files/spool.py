@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -38,6 +39,7 @@ class Spool:
         self.used_bytes = 0
         self._files = 0
         self.folder = Path()
+        self.open_files: set[BinaryIO] = set()
 
     def __enter__(self) -> Spool:
         try:
@@ -49,6 +51,9 @@ class Spool:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for file in self.open_files:
+            with suppress(OSError):  # a full disk refuses the last buffer, which nobody needs any more
+                file.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
@@ -86,6 +91,7 @@ class StreamSpool:
         if self._file is None:
             self._path = self._spool.new_path(".jsonl")
             self._file = self._path.open("wb", buffering=BUFFER_BYTES)
+            self._spool.open_files.add(self._file)
             self._first_line = line
         try:
             self._file.write(raw)
@@ -102,6 +108,7 @@ class StreamSpool:
             return None
         try:
             self._file.close()
+            self._spool.open_files.discard(self._file)
             self._file = None
             taken = SpooledLines(self._path, rows, size, self._first_line)
             rest_rows, rest_bytes = self.rows - rows, self.bytes - size
@@ -117,6 +124,7 @@ class StreamSpool:
         with taken.path.open("rb") as old:
             old.seek(taken.bytes)
             new = path.open("wb", buffering=BUFFER_BYTES)
+            self._spool.open_files.add(new)
             shutil.copyfileobj(old, new, 1 << 20)
         os.truncate(taken.path, taken.bytes)
         self._file, self._path, self._first_line = new, path, taken.first_line + taken.rows
