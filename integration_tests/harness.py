@@ -51,7 +51,11 @@ def catalog(
     return {
         "streams": [
             {
-                "stream": {"name": name, "json_schema": SCHEMA if schema is None else schema},
+                "stream": {
+                    "name": name,
+                    "json_schema": SCHEMA if schema is None else schema,
+                    "supported_sync_modes": ["full_refresh", "incremental"],
+                },
                 "sync_mode": sync_mode,
                 "destination_sync_mode": mode,
                 **more,
@@ -134,7 +138,9 @@ class House:
         command: Sequence[str] = (str(DESTINATION),),
     ) -> Result:
         """Run ``write`` in its own process. ``on_start`` gets its pid before it gets any input."""
-        files = self.save(config=config or self.config(), catalog=configured or catalog())
+        files = self.save(
+            config=self.config() if config is None else config, catalog=catalog() if configured is None else configured
+        )
         arguments = [*command, "write", "--config", files["config"], "--catalog", files["catalog"]]
         body = messages if isinstance(messages, bytes) else as_lines(messages)
         process = subprocess.Popen(
@@ -195,6 +201,9 @@ class House:
     def keys(self, prefix: str = "") -> list[str]:
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
         return [item["Key"] for page in pages for item in page.get("Contents", ())]
+
+    def log_entries(self) -> list[str]:
+        return [key for key in self.keys("lake/_airbyte/") if "/log/" in key]
 
     def uploads(self) -> list[str]:
         found = self.s3.list_multipart_uploads(Bucket=self.bucket)

@@ -17,6 +17,7 @@ from destination_s3_datalake.lake.session import connect
 from destination_s3_datalake.records import names
 from destination_s3_datalake.records.schema import GlueColumn
 
+CHECK_ATTEMPTS = 3  # somebody waits in front of a form
 COLUMN = GlueColumn(Name="id", Type="bigint")
 
 
@@ -27,7 +28,7 @@ def check(config: Config) -> None:
         ConfigError, TransientError: what is wrong, and what to change.
     """
     choose_directory(config.spool_directory)
-    clients = connect(config)
+    clients = connect(config, attempts=CHECK_ATTEMPTS)
     bucket = Bucket(clients.s3, config.s3_bucket_name, config.encryption)
     catalog = Catalog(clients.glue, catalog_id=config.glue_catalog_id, create_databases=config.create_databases)
     name = f"airbyte_check_{secrets.token_hex(6)}"

@@ -118,7 +118,7 @@ def open_sync(raw_config: Mapping[str, Any], raw_catalog: Mapping[str, Any], out
     catalog = Catalog(clients.glue, catalog_id=config.glue_catalog_id, create_databases=config.create_databases)
     with (
         Spool(config.spool_directory, limit_bytes=config.spool_limit_mb << 20) as spool,
-        Heartbeat(bucket, config.s3_bucket_path) as heartbeat,
+        Heartbeat(bucket, config.s3_bucket_path, takeover_after_seconds=config.takeover_after_seconds) as heartbeat,
     ):
         lake = Lake(bucket, catalog, heartbeat, config.s3_bucket_path, config.takeover_after_seconds, output.log)
         yield Feeder(Sync(config, plans, lake, spool, output), Framer(max_line_bytes=config.max_record_mb << 20))

@@ -66,7 +66,7 @@ def patiently(call: Callable[[], T], *, patience: float = PATIENCE_SECONDS, atte
         try:
             return call()
         except (ClientError, BotoCoreError) as error:
-            unreachable = isinstance(error, EndpointConnectionError) and attempt >= 3
+            unreachable = isinstance(error, EndpointConnectionError)  # botocore has tried for a while already
             if attempt == attempts or unreachable or not is_passing(error) or time.monotonic() > deadline:
                 raise
             time.sleep(random.uniform(0, min(20.0, 0.1 * 2**attempt)))  # noqa: S311  # jitter, not a secret
@@ -83,7 +83,9 @@ def translated(error: ClientError | BotoCoreError, *, action: str, resource: str
         return ConfigError("AWS does not know these credentials: check access key ID and secret access key.", **facts)
     if code in NO_BUCKET or (code == "404" and action == "s3:ListBucket"):
         return ConfigError(
-            f"The bucket does not exist ({resource}): create it, or correct s3_bucket_name or s3_endpoint.", **facts
+            f"The bucket {resource.removeprefix('s3://').partition('/')[0]} does not exist: create it, or correct "
+            "s3_bucket_name or s3_endpoint.",
+            **facts,
         )
     if code in KMS_CONFIG or "kms" in str(error.response.get("Error", {}).get("Message", "")).lower():
         return ConfigError(

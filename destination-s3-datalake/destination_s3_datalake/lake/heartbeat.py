@@ -14,7 +14,7 @@ from datetime import datetime
 from destination_s3_datalake.errors import DatalakeError, TransientError
 from destination_s3_datalake.lake.s3 import Bucket
 
-BEAT_SECONDS = 20.0
+BEAT_SECONDS = 20.0  # or a third of the time after which others take over, if that is shorter
 
 
 class Heartbeat:
@@ -23,9 +23,10 @@ class Heartbeat:
     After ``begin_again`` both are new; the objects before beat on, for tables were opened under them.
     """
 
-    def __init__(self, bucket: Bucket, prefix: str):
+    def __init__(self, bucket: Bucket, prefix: str, *, takeover_after_seconds: int):
         self._bucket = bucket
         self._prefix = prefix
+        self._pause = min(BEAT_SECONDS, takeover_after_seconds / 3 or BEAT_SECONDS)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -71,7 +72,7 @@ class Heartbeat:
         self.started = _stamp(info.modified)
 
     def _beat(self) -> None:
-        while not self._stop.wait(BEAT_SECONDS):
+        while not self._stop.wait(self._pause):
             with self._lock:
                 try:
                     for key in self._keys:

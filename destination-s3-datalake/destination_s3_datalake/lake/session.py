@@ -32,23 +32,23 @@ class Clients:
     glue: GlueClient
 
 
-def connect(config: Config) -> Clients:
-    """Clients for a configuration. No request is made here."""
+def connect(config: Config, *, attempts: int = 10) -> Clients:
+    """Clients for a configuration, which try each request up to ``attempts`` times. No request is made here."""
     session = boto3.Session(botocore_session=_session(config), region_name=config.s3_bucket_region)
     s3 = session.client(
         "s3",
         endpoint_url=config.s3_endpoint,
-        config=_options(s3={"addressing_style": config.s3_addressing}, max_pool_connections=16),
+        config=_options(attempts, s3={"addressing_style": config.s3_addressing}, max_pool_connections=16),
     )
     if config.expected_bucket_owner:
         _expect_owner(s3, config.expected_bucket_owner)
-    glue = session.client("glue", endpoint_url=config.glue_endpoint, config=_options())
+    glue = session.client("glue", endpoint_url=config.glue_endpoint, config=_options(attempts))
     return Clients(s3, glue)
 
 
-def _options(**more: Any) -> BotoConfig:
+def _options(attempts: int, **more: Any) -> BotoConfig:
     return BotoConfig(
-        retries={"mode": "standard", "max_attempts": 10},
+        retries={"mode": "standard", "max_attempts": attempts},
         connect_timeout=10,
         read_timeout=60,
         user_agent_extra="destination-s3-datalake",
