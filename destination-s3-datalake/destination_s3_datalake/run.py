@@ -138,7 +138,10 @@ def run_write(
     """
     with open_sync(raw_config, raw_catalog, output) as feeder:
         while not is_terminated():
-            if not select.select([descriptor], [], [], IDLE_SECONDS)[0]:
+            is_ready = bool(select.select([descriptor], [], [], IDLE_SECONDS)[0])
+            if is_terminated():
+                break  # an input that ends when we are told to stop has not ended by itself
+            if not is_ready:
                 feeder.tick()  # a commit may be due although nothing comes
                 continue
             chunk = os.read(descriptor, READ_BYTES)
