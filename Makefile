@@ -4,7 +4,6 @@ SHELL := /bin/bash
 PYTHON ?= python3
 UV := .make/uv/bin/uv
 BIN := .venv/bin
-CODE := source-rest-api destination-s3-datalake local-runner integration_tests benchmarks
 
 .DEFAULT_GOAL := help
 .PHONY: help setup test check format lint typecheck imports spec clean
@@ -29,12 +28,12 @@ test: setup ## Run every test that needs no cloud account
 check: setup lint typecheck imports ## All static checks
 
 lint: setup ## Formatter and linter, without changing anything
-	$(BIN)/ruff format --check $(CODE)
-	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
 
 format: setup ## Format the code
-	$(BIN)/ruff format $(CODE)
-	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
 
 typecheck: setup ## mypy, strict
 	for part in source-rest-api destination-s3-datalake local-runner integration_tests; do \
