@@ -18,7 +18,7 @@ from destination_s3_datalake.config import Config
 from destination_s3_datalake.errors import DataError, DatalakeError, InternalError
 from destination_s3_datalake.files.spool import Spool, SpooledLines, StreamSpool
 from destination_s3_datalake.lake import opening
-from destination_s3_datalake.lake.log import DataFile, Segment
+from destination_s3_datalake.lake.log import DataFile, Segment, TableState
 from destination_s3_datalake.lake.opening import Lake, Opening
 from destination_s3_datalake.lake.replay import ReplayFilter
 from destination_s3_datalake.lake.table import Table
@@ -138,17 +138,13 @@ class StreamSync:
             plan, published_generation=state.published_generation if state else None, continues=continues
         )
         is_replace = self._intent is Intent.REPLACE
-        existing = found.glue.columns if found.glue else (state.columns if state else ())
-        columns = plan_columns(
-            plan.json_schema,
-            existing=() if is_replace else existing,
-            known_names=state.names if state else {},
-            stream=str(plan.id),
-        )
+        self._plan_columns(found.glue.columns if found.glue else (), state)  # what is wrong is said before we open
         if state is None and resume is not None:
             self._notify("WARN", "the source resumes where it ended before, but this table is new: "
                                  "rows from before come only with a refresh (reset) of the stream.")  # fmt: skip
         table = opening.open_table(lake, found, self._opening(resume), mode=self._intent.value)
+        # Again: opening may have created the table from its log, or waited for a writer that added columns.
+        columns = self._plan_columns(table.columns_in_glue(), table.state)
         opening.create_if_new(
             table, columns=columns.glue_columns, names=dict(columns.names), generation=plan.generation
         )
@@ -216,6 +212,14 @@ class StreamSync:
         if self._columns is None:
             raise InternalError(f"Stream {self.id} is used before it is open.")
         return self._columns
+
+    def _plan_columns(self, existing: Sequence[GlueColumn], state: TableState | None) -> ColumnPlan:
+        return plan_columns(
+            self._plan.json_schema,
+            existing=() if self._intent is Intent.REPLACE else existing,
+            known_names=state.names if state else {},
+            stream=str(self._plan.id),
+        )
 
     def _glue_columns(self) -> tuple[GlueColumn, ...]:
         """Our columns as Glue spells them, with ``_airbyte_extra`` once a row needed it."""

@@ -198,6 +198,11 @@ class Table:
             return f"Columns of {self.name} had been changed in Glue; they were set back to those of its files."
         return None
 
+    def columns_in_glue(self) -> tuple[GlueColumn, ...]:
+        """The table's columns as they stand in Glue, those of others included; none if there is no table."""
+        table = self._catalog.table(self.name.database, self.name.table)
+        return table.columns if table is not None else ()
+
     def extend_columns(self, columns: Sequence[GlueColumn], names: Mapping[str, str]) -> None:
         """Add columns in Glue, before the first file that has them appears."""
         parameters = {glue.COLUMNS: names_parameter(names)}
