@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from integration_tests.harness import FINAL, House, catalog, complete, record, state
+from integration_tests.harness import FINAL, House, Message, catalog, complete, record, state
 
 TAGS = {"type": "array", "items": {"type": "string"}}
 OVERWRITE = {"mode": "overwrite", "sync_mode": "full_refresh"}
@@ -182,6 +182,26 @@ def test_a_global_state_leaves_when_all_streams_are_committed(house: House):
     assert b"123456789012345678901234567890" in result.stdout
     assert echoed["state"]["destinationStats"]["recordCount"] == 3.0
     assert (house.ids("a"), house.ids("b"), house.ids("c")) == ([1], [2, 3], [])
+    assert [log["log"]["message"] for log in result.of("LOG") if log["log"]["level"] == "WARN"] == []
+
+
+def test_a_global_state_before_any_record_is_where_every_stream_resumed(house: House):
+    def global_state(number: int) -> Message:
+        return {"type": "STATE", "state": {"type": "GLOBAL", "global": {"shared_state": {"lsn": number}}}}
+
+    first = [record(1, "a"), record(2, "b"), global_state(1), record(3, "b"), global_state(2)]
+    assert house.write(first, catalog("a", "b")).exit_code == 0
+    # The platform kept the first STATE only: row 3 comes again, and is stored already.
+    retry = house.write([global_state(1), record(3, "b"), record(4, "a"), global_state(3)], catalog("a", "b"))
+    assert retry.exit_code == 0
+    assert (house.ids("a"), house.ids("b")) == ([1, 4], [2, 3])
+    assert sum(s["state"]["destinationStats"]["recordCount"] for s in retry.of("STATE")) == 2.0
+
+
+def test_a_source_that_resumes_on_a_new_table_is_warned_of(house: House):
+    result = house.write([state({"c": 5}), record(6), state({"c": 6})])
+    (warning,) = [log["log"]["message"] for log in result.of("LOG") if log["log"]["level"] == "WARN"]
+    assert "refresh" in warning
 
 
 def test_streams_of_one_table_name_get_tables_of_their_own(house: House):

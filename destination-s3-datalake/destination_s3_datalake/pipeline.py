@@ -114,8 +114,10 @@ class Sync:
 
     def _state(self, state: State) -> None:
         covered = self._covered_by(state)
+        # A GLOBAL state says where the source resumed only if no record at all came before it.
+        resume = state.digest if state.stream is not None else self._global_resume
         for stream in covered:
-            self._open(stream, state.digest)
+            self._open(stream, resume)
             stream.mark(state)
         self._checkpoints.hold(
             state,

@@ -137,11 +137,13 @@ class StreamSync:
         self._intent = intent_of(
             plan, published_generation=state.published_generation if state else None, continues=continues
         )
-        is_replace = self._intent is Intent.REPLACE
         self._plan_columns(found.glue.columns if found.glue else (), state)  # what is wrong is said before we open
-        if state is None and resume is not None:
-            self._notify("WARN", "the source resumes where it ended before, but this table is new: "
-                                 "rows from before come only with a refresh (reset) of the stream.")  # fmt: skip
+        if state is None and resume is not None and plan.sync_mode == "incremental":
+            self._notify(
+                "WARN",
+                "the source resumes where it ended before, but this table is new: "
+                "rows from before come only with a refresh (reset) of the stream.",
+            )
         table = opening.open_table(lake, found, self._opening(resume), mode=self._intent.value)
         # Again: opening may have created the table from its log, or waited for a writer that added columns.
         columns = self._plan_columns(table.columns_in_glue(), table.state)
@@ -149,7 +151,7 @@ class StreamSync:
             table, columns=columns.glue_columns, names=dict(columns.names), generation=plan.generation
         )
         self._table, self._columns = table, columns
-        if is_replace:
+        if self._intent is Intent.REPLACE:
             self._folder = table.new_folder()
         else:
             self._folder = table.live_folder
@@ -164,7 +166,9 @@ class StreamSync:
     def mark(self, state: State) -> None:
         """A STATE of this stream arrived: everything before it may be committed up to here."""
         mark = Mark(self.received, self._lines.rows, self._lines.bytes, state.digest)
-        self._marks = [mark] if self._intent.holds_states else [*self._marks, mark]
+        if self._intent.holds_states:
+            self._marks.clear()  # of a run that is published as a whole, only the last STATE leaves
+        self._marks.append(mark)
         self._last_state = state
         self._ends_with_state = True
 
