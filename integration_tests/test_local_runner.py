@@ -131,7 +131,8 @@ def test_both_failures_are_reported(house: House, tmp_path: Path):
 def test_no_child_outlives_the_runner(house: House, tmp_path: Path, number: int):
     stage = Stage(house, tmp_path)
     stage.says(as_lines([record(1)]), sleep=60)
-    command = [sys.executable, "-m", "local_runner.run", "--source", shlex.join([sys.executable, f"{tmp_path}/source.py"]),
+    source = shlex.join([sys.executable, f"{tmp_path}/source.py"])
+    command = [sys.executable, "-m", "local_runner.run", "--source", source,
                "--source-config", f"{tmp_path}/source.json", "--destination", shlex.quote(str(DESTINATION)),
                "--destination-config", f"{tmp_path}/destination.json", "--catalog", f"{tmp_path}/catalog.json",
                "--state", f"{tmp_path}/state.json"]  # fmt: skip
