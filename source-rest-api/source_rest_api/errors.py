@@ -1,0 +1,29 @@
+"""The errors of this source: who should act next, in words that name what to change.
+
+They are the CDK's ``AirbyteTracedException`` with a failure type each, so that the CDK passes them on as they are.
+No message holds a record's value, a body or a secret; URLs come without their query.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from airbyte_cdk.models import FailureType
+from airbyte_cdk.utils.traced_exception import AirbyteTracedException
+
+
+def config_error(message: str) -> AirbyteTracedException:
+    """The user must change a setting."""
+    return AirbyteTracedException(message=message, internal_message=message, failure_type=FailureType.config_error)
+
+
+def transient_error(message: str) -> AirbyteTracedException:
+    """Try the same thing later."""
+    return AirbyteTracedException(message=message, internal_message=message, failure_type=FailureType.transient_error)
+
+
+def plain_url(url: str | None) -> str:
+    """A URL as it may be shown: without user, password, query and fragment."""
+    parts = urlsplit(url or "")
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"

@@ -1,0 +1,172 @@
+"""The next request of a stream, from the last one and its answer. Pure.
+
+A pager never guesses that it is done: it ends where the API says so (no link, no next URL), or at an empty page. An
+API that ignores its page parameter would go on for ever, or end as if all were read: the same page twice, or the same
+URL twice, is an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, assert_never
+from urllib.parse import urljoin, urlsplit
+
+from source_rest_api.body import value_at
+from source_rest_api.form import LinkHeader, NextUrl, NoPages, Offsets, PageNumbers, Pagination
+
+
+class PagingError(ValueError):
+    """The API's paging is not what the form says. The message is safe to show."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What paging decides of a request.
+
+    Attributes:
+        url: absolute, where the API named it; otherwise None for the stream's own.
+        params: query parameters to add.
+    """
+
+    url: str | None = None
+    params: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What paging looks at.
+
+    Attributes:
+        url: where the answer came from.
+        body: cleaned body.
+        count: records in it.
+        next_link: the URL of the Link header with ``rel="next"``, if there is one.
+    """
+
+    url: str
+    body: bytes
+    count: int
+    next_link: str | None = None
+
+
+class Pager(Protocol):
+    """Pages of one partition. Holds what it needs to see an endless loop; used by one thread."""
+
+    def first(self) -> Request:
+        """The first request."""
+
+    def next(self, answer: Answer) -> Request | None:
+        """The request after this answer, or None at the end.
+
+        Raises:
+            PagingError: the API goes in a circle or points elsewhere.
+        """
+
+
+def pager_of(pagination: Pagination) -> Pager:
+    """A fresh pager."""
+    match pagination:
+        case NoPages():
+            return SinglePage()
+        case PageNumbers():
+            return CountingPages(pagination.page_param, pagination.start_page, pagination, counts_records=False)
+        case Offsets():
+            return CountingPages(pagination.offset_param, pagination.start_offset, pagination, counts_records=True)
+        case LinkHeader() | NextUrl():
+            return LinkedPages(pagination)
+        case other:
+            assert_never(other)
+
+
+class SinglePage:
+    """One request is all."""
+
+    def first(self) -> Request:
+        return Request()
+
+    def next(self, answer: Answer) -> Request | None:
+        return None
+
+
+class CountingPages:
+    """Page numbers, or offsets that count the records received: an API that caps its pages loses nothing."""
+
+    def __init__(self, param: str, start: int, pagination: PageNumbers | Offsets, *, counts_records: bool):
+        self._param = param
+        self._at = start
+        self._pagination = pagination
+        self._counts_records = counts_records
+        self._last: bytes | None = None
+
+    def first(self) -> Request:
+        return self._request()
+
+    def next(self, answer: Answer) -> Request | None:
+        if answer.count == 0:
+            return None
+        size = self._pagination.page_size
+        if self._pagination.stop_when_shorter and size is not None and answer.count < size:
+            return None
+        digest = _digest(answer.body)
+        if digest == self._last:
+            raise PagingError(
+                f"answered the same page twice: does it know the parameter {self._param!r}? "
+                "If it has no pages, choose pagination_type none"
+            )
+        self._last = digest
+        self._at += answer.count if self._counts_records else 1
+        return self._request()
+
+    def _request(self) -> Request:
+        return Request(params={self._param: str(self._at), **_size(self._pagination)})
+
+
+class LinkedPages:
+    """Follows the Link header, or a URL in the body; on this host only, since credentials go along."""
+
+    def __init__(self, pagination: LinkHeader | NextUrl):
+        self._pagination = pagination
+        self._seen: set[bytes] = set()
+
+    def first(self) -> Request:
+        return Request(params=_size(self._pagination))
+
+    def next(self, answer: Answer) -> Request | None:
+        self._seen.add(_digest(answer.url.encode()))
+        link = answer.next_link
+        if isinstance(self._pagination, NextUrl):
+            link = self._next_in_body(answer, self._pagination.next_path)
+        if not link:
+            return None
+        url = urljoin(answer.url, link)
+        if _origin(url) != _origin(answer.url):
+            raise PagingError("names a next page on another host; credentials are not sent there")
+        if _digest(url.encode()) in self._seen:
+            raise PagingError("names a next page that was already read")
+        return Request(url=url)
+
+    @staticmethod
+    def _next_in_body(answer: Answer, next_path: str) -> str | None:
+        found = value_at(answer.body, next_path.split("."))
+        if found is None or found is False:
+            return None
+        if not isinstance(found, str):
+            raise PagingError(f"has no URL at {next_path!r} but a {type(found).__name__}")
+        return found
+
+
+def _size(pagination: PageNumbers | Offsets | LinkHeader | NextUrl) -> dict[str, str]:
+    if pagination.page_size is None or not pagination.size_param:
+        return {}
+    return {pagination.size_param: str(pagination.page_size)}
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()

@@ -1,0 +1,94 @@
+"""The command line: ``spec`` from a file, everything else through the CDK's entrypoint, with pages written as they are.
+
+Every line leaves whole, through one buffer. When nobody reads any more, the process ends at once. Errors are TRACE
+messages, one per stream; a stack trace in them holds files and lines only.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from source_rest_api.entrypoint import PageEntrypoint
+
+SPEC = Path(__file__).with_name("spec.json")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    arguments = sys.argv[1:]
+    if arguments == ["spec"]:
+        sys.stdout.write(json.dumps({"type": "SPEC", "spec": json.loads(SPEC.read_text("utf-8"))}) + "\n")
+        return
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = 1
+    # Workers may still wait for an API or for room in a queue that nobody empties: do not join them.
+    _end(code)
+
+
+def _run(arguments: list[str]) -> int:
+    gc.disable()  # while modules are loaded there is nothing to collect
+    _skip_attribute_docs()
+    from source_rest_api.entrypoint import PageEntrypoint, error_line
+
+    gc.enable()
+    parsed = PageEntrypoint.parse_args(arguments)
+    out = sys.stdout.buffer
+    entrypoint: PageEntrypoint | None = None
+    try:
+        entrypoint = PageEntrypoint.build(parsed, out)
+        for line in entrypoint.run(parsed):
+            out.write(line.encode() + b"\n")
+            out.flush()
+    except BrokenPipeError:
+        raise
+    except Exception as problem:  # noqa: BLE001  # the one place where an error becomes a TRACE
+        if entrypoint is None or not entrypoint.has_traced:
+            out.write(error_line(problem).encode() + b"\n")
+        out.flush()
+        return 1
+    return 0
+
+
+def _skip_attribute_docs() -> None:
+    """Spare the CDK's models a search through their own source code for descriptions that nobody reads here.
+
+    It takes a third of the start-up. Without the module, or with another shape of it, nothing is changed.
+    """
+    try:
+        import attributes_doc
+    except ImportError:
+        return
+    if hasattr(attributes_doc, "get_attributes_doc"):
+
+        def no_docs(cls: type) -> dict[str, str]:
+            return {}
+
+        attributes_doc.get_attributes_doc = no_docs
+
+
+def places(problem: BaseException) -> str:
+    """Files and lines of a stack, without any text of the error."""
+    frames = traceback.extract_tb(problem.__traceback__)
+    return "\n".join(f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in frames)
+
+
+def _end(code: int) -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = 1
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

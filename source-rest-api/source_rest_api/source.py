@@ -1,0 +1,210 @@
+"""The source: a ``YamlDeclarativeSource`` whose streams come from the form.
+
+What is added to the CDK, and nothing more: streams built from the form; ``check`` and ``discover`` by reading first
+pages; and in ``read`` what the destination relies on (see ``reading.py``).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from airbyte_cdk.models import (
+    AirbyteCatalog,
+    AirbyteConnectionStatus,
+    AirbyteMessage,
+    AirbyteStateMessage,
+    AirbyteStateType,
+    AirbyteStream,
+    ConfiguredAirbyteCatalog,
+    Status,
+    SyncMode,
+)
+from airbyte_cdk.sources.declarative.parsers.manifest_component_transformer import ManifestComponentTransformer
+from airbyte_cdk.sources.declarative.yaml_declarative_source import YamlDeclarativeSource
+from airbyte_cdk.sources.streams.concurrent.abstract_stream import AbstractStream
+from airbyte_cdk.utils.airbyte_secrets_utils import add_to_secrets
+from airbyte_cdk.utils.traced_exception import AirbyteTracedException
+
+from source_rest_api.boundary import known_of, without_boundary
+from source_rest_api.errors import config_error
+from source_rest_api.form import Form, Stream
+from source_rest_api.page import BUDGET, Page, page_of
+from source_rest_api.reading import FULL_REFRESH_COMPLETE, Reading, as_records, state_message
+from source_rest_api.retriever import BOUNDARIES
+from source_rest_api.sampling import CHECK_SECONDS, Sample, first_page, sample_all, schema_of, within
+from source_rest_api.streams import stream_components
+
+# Absolute: a relative name would be looked up in the current directory first.
+MANIFEST = Path(__file__).with_name("manifest.yaml")
+CHECK_RETRIES = 1
+
+
+class SourceRestApi(YamlDeclarativeSource):
+    """Any JSON REST API, by the form.
+
+    Args:
+        catalog: the configured catalog of a read.
+        config: the form.
+        state: the input STATE of a read.
+    """
+
+    check_config_against_spec = False  # Form.parse checks it, and says which place is wrong without quoting values
+
+    def __init__(
+        self,
+        catalog: ConfiguredAirbyteCatalog | None = None,
+        config: Mapping[str, Any] | None = None,
+        state: list[AirbyteStateMessage] | None = None,
+    ):
+        self._input = {name: body for name, body in map(_stream_state, state or ()) if name}
+        self._max_retries: int | None = None
+        known = {name: known_of(body) for name, body in self._input.items()}
+        super().__init__(
+            str(MANIFEST),
+            catalog=catalog,
+            config={**config, BOUNDARIES: known} if config is not None else None,
+            state=[_for_the_cdk(message) for message in state or ()],
+        )
+
+    @property
+    def dynamic_streams(self) -> list[dict[str, Any]]:
+        """The CDK's components of all streams. Raises a config_error for a bad form."""
+        definitions = self._source_config["definitions"]
+        built = stream_components(self._form(), definitions, max_retries=self._max_retries)
+        return [ManifestComponentTransformer().propagate_types_and_parameters("", component, {}) for component in built]
+
+    def configure(self, config: Mapping[str, Any], temp_dir: str) -> Mapping[str, Any]:
+        """Take a configuration that came late: the CDK's test kit builds a source without one."""
+        if not self._config:
+            self._config = {**config, BOUNDARIES: {}}
+        return super().configure(config, temp_dir)
+
+    def check(self, logger: logging.Logger, config: Mapping[str, Any]) -> AirbyteConnectionStatus:
+        """Read the first page of one stream that needs no parent, or of those in ``check_streams``."""
+        try:
+            self._take(config)
+            self._max_retries = CHECK_RETRIES
+            form = self._form()
+            streams = {stream.name: stream for stream in self.streams(self._config)}
+            for name in form.check_streams or [_first_to_check(form).name]:
+                within(CHECK_SECONDS, partial(first_page, streams[name]))
+        except AirbyteTracedException as problem:
+            return AirbyteConnectionStatus(status=Status.FAILED, message=problem.message)
+        return AirbyteConnectionStatus(status=Status.SUCCEEDED)
+
+    def discover(self, logger: logging.Logger, config: Mapping[str, Any]) -> AirbyteCatalog:
+        """All streams, each with the schema of a sample. A stream that cannot be sampled is listed with a warning.
+
+        Raises:
+            AirbyteTracedException: the form is wrong, or no stream can be read.
+        """
+        self._take(config)
+        self._max_retries = CHECK_RETRIES
+        form = self._form()
+        streams = self.streams(self._config)
+        samples = sample_all(zip(streams, form.streams, strict=True), form.num_workers)
+        for stream, sample in zip(form.streams, samples, strict=True):
+            if sample.problem:
+                logger.warning(f"Stream {stream.name!r} is listed with its key and cursor only: {sample.problem}")
+            elif not sample.records:
+                logger.warning(f"Stream {stream.name!r} is listed with its key and cursor only: it has no records yet")
+        if all(sample.problem for sample in samples):
+            raise config_error(f"No stream can be read. {form.streams[0].name!r}: {samples[0].problem}")
+        return AirbyteCatalog(
+            streams=[_airbyte_stream(stream, sample) for stream, sample in zip(form.streams, samples, strict=True)]
+        )
+
+    def read(
+        self,
+        logger: logging.Logger,
+        config: Mapping[str, Any],
+        catalog: ConfiguredAirbyteCatalog,
+        state: list[AirbyteStateMessage] | None = None,
+    ) -> Iterator[AirbyteMessage]:
+        """RECORD, STATE and TRACE messages, one RECORD per record, for any caller but our command line."""
+        for message in self.read_pages(logger, config, catalog, state):
+            if isinstance(message, Page):
+                yield from as_records(message)
+            else:
+                yield message
+
+    def read_pages(
+        self,
+        logger: logging.Logger,
+        config: Mapping[str, Any],
+        catalog: ConfiguredAirbyteCatalog,
+        state: list[AirbyteStateMessage] | None = None,
+    ) -> Iterator[AirbyteMessage | Page]:
+        """The same, with pages of finished lines in place of RECORD messages.
+
+        Raises:
+            AirbyteTracedException: the form is wrong, the catalog names an unknown stream, or a stream failed.
+        """
+        self._take(config)
+        form = self._form()
+        unknown = sorted({entry.stream.name for entry in catalog.streams} - set(form.names))
+        if unknown:
+            raise config_error(f"The catalog names streams that the form does not have: {', '.join(unknown)}. "
+                               f"Streams: {', '.join(form.names)}. Discover the schema again.")  # fmt: skip
+        reading = Reading(form, catalog, self._input)
+        yield from reading.begin()
+        BUDGET.open()
+        try:
+            for message in super().read(logger, self._config, reading.catalog, state):
+                page = page_of(message.record.data) if message.record is not None else None
+                if page is None:
+                    yield from reading.take(message)
+                    continue
+                yield from reading.take_page(page)
+                BUDGET.give(len(page.lines))
+            yield from reading.end()
+        finally:
+            BUDGET.close()
+
+    def _take(self, config: Mapping[str, Any]) -> None:
+        self.configure(config, "")
+        for secret in self._form().secrets:
+            add_to_secrets(secret)
+
+    def _form(self) -> Form:
+        return Form.parse(self._config)
+
+    def streams(self, config: Mapping[str, Any]) -> list[AbstractStream]:
+        """In the order of the form."""
+        return super().streams(config)
+
+
+def _first_to_check(form: Form) -> Stream:
+    return next((stream for stream in form.streams if stream.parent is None), form.streams[0])
+
+
+def _stream_state(message: AirbyteStateMessage) -> tuple[str | None, dict[str, Any]]:
+    if message.type not in (AirbyteStateType.STREAM, None) or message.stream is None:
+        return None, {}
+    blob = message.stream.stream_state
+    return message.stream.stream_descriptor.name, dict(vars(blob)) if blob is not None else {}
+
+
+def _airbyte_stream(stream: Stream, sample: Sample) -> AirbyteStream:
+    modes = [SyncMode.full_refresh, *([SyncMode.incremental] if stream.cursor else [])]
+    return AirbyteStream(
+        name=stream.name,
+        json_schema=schema_of(stream, sample),
+        supported_sync_modes=modes,
+        source_defined_cursor=True if stream.cursor else None,
+        default_cursor_field=list(stream.cursor.path) if stream.cursor else None,
+        source_defined_primary_key=stream.key_paths or None,
+        is_resumable=stream.cursor is not None,
+    )
+
+
+def _for_the_cdk(message: AirbyteStateMessage) -> AirbyteStateMessage:
+    """A STATE without what the CDK does not know: our boundaries, and the mark of a full refresh."""
+    name, body = _stream_state(message)
+    if name is None:
+        return message
+    return state_message(name, {} if FULL_REFRESH_COMPLETE in body else without_boundary(body)).state or message

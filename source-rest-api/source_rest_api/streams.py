@@ -1,0 +1,120 @@
+"""From the form to the CDK's ``DeclarativeStream`` components. Pure: one dict in, one dict out.
+
+No text of the user's gets into a component, where the CDK would interpolate or dereference it: components name the
+stream, and the retriever looks it up in the form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from datetime import UTC, timedelta
+from typing import Any, assert_never
+
+from source_rest_api.form import ApiKey, Basic, Bearer, Credentials, DatetimeCursor, Form, NoCredentials, Stream
+from source_rest_api.times import CDK_CANONICAL, EPOCH, cdk_format, parse_start, resolution
+
+PARENT_VALUE = "value"  # the one field of a record that a parent's copy yields
+
+Component = dict[str, Any]
+
+
+def stream_components(form: Form, definitions: Mapping[str, Any], *, max_retries: int | None = None) -> list[Component]:
+    """One ``DeclarativeStream`` per stream of the form.
+
+    Args:
+        form: the parsed form.
+        definitions: the manifest's, resolved.
+        max_retries: fewer than the form's, for a check.
+    """
+    return [_component(stream, form, definitions, max_retries) for stream in form.streams]
+
+
+def authenticator_name(credentials: Credentials) -> str:
+    """Which of the manifest's authenticators these credentials need."""
+    match credentials:
+        case NoCredentials():
+            return "none"
+        case Basic():
+            return "basic"
+        case Bearer():
+            return "bearer"
+        case ApiKey(inject_into="query"):
+            return "api_key_query"
+        case ApiKey():
+            return "api_key_header"
+        case other:
+            assert_never(other)
+
+
+def _component(
+    stream: Stream,
+    form: Form,
+    definitions: Mapping[str, Any],
+    max_retries: int | None,
+    *,
+    parent_field: str | None = None,
+) -> Component:
+    component: Component = deepcopy(definitions["stream"])
+    retriever = component["retriever"]
+    retriever["requester"]["authenticator"] = deepcopy(
+        definitions["authenticators"][authenticator_name(form.credentials)]
+    )
+    if max_retries is not None:
+        retriever["requester"]["error_handler"]["max_retries_"] = max_retries
+    component["name"] = stream.name
+    if stream.primary_key:
+        component["primary_key"] = stream.key_paths
+    if parent_field is not None:
+        retriever["parent_field"] = parent_field
+    elif stream.cursor is not None:
+        component["incremental_sync"] = _cursor(stream.cursor, definitions)
+    parent = stream.parent
+    if parent is not None:
+        router = deepcopy(definitions["parent"])
+        above = form.stream(parent.stream)
+        router["parent_stream_configs"][0] |= {
+            "stream": _component(above, form, definitions, max_retries, parent_field=parent.field),
+            "parent_key": PARENT_VALUE,
+            "partition_field": parent.as_name,
+        }
+        retriever["partition_router"] = router
+    return component
+
+
+def _cursor(cursor: DatetimeCursor, definitions: Mapping[str, Any]) -> Component:
+    format_ = cdk_format(cursor.cursor_format)
+    start = EPOCH + timedelta(microseconds=parse_start(cursor.start)) if cursor.start else EPOCH
+    component: Component = {
+        **deepcopy(definitions["cursor"]),
+        "cursor_field": cursor.cursor_field,
+        "datetime_format": format_,
+        "cursor_datetime_formats": [format_],
+        "start_datetime": {
+            "type": "MinMaxDatetime",
+            "datetime": start.astimezone(UTC).strftime(CDK_CANONICAL),
+            "datetime_format": CDK_CANONICAL,
+        },
+    }
+    if cursor.step:
+        component["step"] = cursor.step
+        component["cursor_granularity"] = cursor.granularity or _as_duration(request_resolution(cursor))
+    if cursor.lookback:
+        component["lookback_window"] = cursor.lookback
+    return component
+
+
+def request_format(cursor: DatetimeCursor) -> str:
+    """How a cursor value is written into a request."""
+    return cursor.request_format or cursor.cursor_format
+
+
+def request_resolution(cursor: DatetimeCursor) -> timedelta:
+    """The smallest step between two windows."""
+    return resolution(request_format(cursor))
+
+
+def _as_duration(step: timedelta) -> str:
+    if step >= timedelta(days=1):
+        return f"P{step.days}D"
+    return f"PT{step.total_seconds():.6f}".rstrip("0").rstrip(".") + "S"
