@@ -6,7 +6,7 @@ UV := .make/uv/bin/uv
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check format lint typecheck imports spec clean
+.PHONY: help setup demo test check format lint typecheck imports spec clean
 
 help: ## Explain every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ $(UV):
 	@mkdir -p .make
 	$(PYTHON) -m venv .make/uv
 	.make/uv/bin/pip install --quiet --disable-pip-version-check uv
+
+demo: setup ## Real API data to a lake on this machine, and a map of it
+	@$(BIN)/python -m local_runner.demo
 
 test: setup ## Run every test that needs no cloud account
 	$(BIN)/pytest $(PYTEST_ARGS)
@@ -44,6 +47,7 @@ imports: setup ## Which module may import which
 
 spec: setup ## Make the spec.json files anew from the code
 	$(BIN)/python -m destination_s3_datalake.specification
+	$(BIN)/python -m source_rest_api.specification
 
 clean: ## Remove everything that was made
 	rm -rf .make .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache demo-output

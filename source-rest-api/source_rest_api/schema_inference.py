@@ -1,8 +1,11 @@
 """JSON Schema from sampled records: the same for every order of the records, and stable from run to run. Pure.
 
-What was seen of a place in the records is a set of facts, and two such sets are joined by union: commutative,
-associative, idempotent. The schema is a function of the joined facts alone, with sorted keys. Nothing is ever declared
+What was seen of a place in the records is a set of facts and counts; joining them is union and addition, so no order
+matters. The schema is a function of the joined facts alone, with sorted keys. Nothing is ever declared
 as required or closed: what a sample missed is kept by the destination as an undeclared field.
+
+An object is a map, and stays open, if its keys are data: very many, or many of one kind of which each record has a few
+(currencies by code, names by language). As columns they would be a struct of hundreds of fields that grows for ever.
 
 Dates and times are recognised strictly (RFC 3339, the calendar checked), since a wrong guess would turn later values
 into NULLs with a change; one odd value makes the field text.
@@ -18,6 +21,8 @@ from typing import Any
 
 MOST_KEYS = 200  # an object with more distinct keys is a map, and stays open
 MOST_DEPTH = 30
+MAP_KEYS = 30  # fewer keys make a readable struct
+MAP_FILL = 0.2  # the share of all keys that an average object of a map has
 
 Schema = dict[str, Any]
 
@@ -38,6 +43,8 @@ class Seen:
     scalars: set[str] = field(default_factory=set)
     fields: dict[str, Seen] | None = None
     is_map: bool = False
+    objects: int = 0
+    entries: int = 0
     items: Seen | None = None
 
     def add(self, value: Any, depth: int = 0) -> None:
@@ -73,6 +80,8 @@ class Seen:
 
     def _add_object(self, value: Mapping[str, Any], depth: int) -> None:
         self.fields = {} if self.fields is None else self.fields
+        self.objects += 1
+        self.entries += len(value)
         if depth >= MOST_DEPTH:
             self.is_map = True
         if self.is_map:
@@ -97,8 +106,23 @@ class Seen:
         if self.items is not None:
             branches.append({"type": "array", "items": self.items.schema()})
         if self.fields is not None:
-            branches.append(_object_schema({} if self.is_map else self.fields))
+            branches.append(_object_schema({} if self.is_map or self._looks_like_a_map(self.fields) else self.fields))
         return branches
+
+    def _looks_like_a_map(self, fields: Mapping[str, Seen]) -> bool:
+        if len(fields) < MAP_KEYS or self.entries > MAP_FILL * self.objects * len(fields):
+            return False
+        kinds = {place.kind for place in fields.values() if place.kind}
+        return len(kinds) <= 1
+
+    @property
+    def kind(self) -> frozenset[str]:
+        """What JSON types were seen here, in broad terms."""
+        text = {"text"} if self.scalars & STRINGS.keys() else set()
+        number = {"number"} if self.scalars & {"integer", "number"} else set()
+        rest = self.scalars & {"boolean"}
+        nested = ({"object"} if self.fields is not None else set()) | ({"array"} if self.items is not None else set())
+        return frozenset(text | number | rest | nested)
 
 
 def infer_schema(records: Iterable[Mapping[str, Any]], *, always: Sequence[Sequence[str]] = ()) -> Schema:

@@ -92,3 +92,20 @@ def test_an_empty_sample_gives_a_valid_open_schema():
         "type": "object",
         "additionalProperties": True,
     }
+
+
+def test_many_keys_of_one_kind_of_which_a_record_has_a_few_are_a_map():
+    records = [{"names": {f"key{n}": "x", f"key{n + 1}": "y"}} for n in range(60)]
+    names = infer_schema(records)["properties"]["names"]
+    assert "properties" not in names
+    assert names["additionalProperties"] is True
+
+
+def test_many_keys_that_most_records_have_are_fields():
+    records = [{"wide": {f"key{n}": n for n in range(60)}} for _ in range(5)]
+    assert len(infer_schema(records)["properties"]["wide"]["properties"]) == 60
+
+
+def test_few_records_with_different_kinds_under_many_keys_are_fields():
+    records = [{"wide": {f"key{n}": n if n % 2 else "text"}} for n in range(60)]
+    assert len(infer_schema(records)["properties"]["wide"]["properties"]) == 60
