@@ -30,6 +30,7 @@ BUCKET, DATABASE, REGION = "demo-lake", "demo", "us-east-1"
 KEY_ID, SECRET = "demo-key", "demo-secret-0123456789"  # of the embedded lake, which takes any
 FIRST_SHARE = 0.8  # of the events have happened when the demo begins
 INTERRUPTED = 130
+WIDEST_TYPE = 70
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +159,7 @@ def _messages(connector: str, command: str, config: Path, kind: str) -> list[dic
         [str(BIN / connector), command, "--config", str(config)],
         stdout=subprocess.PIPE,
         check=False,
+        start_new_session=True,  # a Ctrl-C of the terminal is for the demo, which ends its children
         preexec_fn=end_with_parent,
     )
     messages = [json.loads(line) for line in done.stdout.splitlines()]
@@ -222,7 +224,7 @@ def _show(name: str, table: pa.Table, columns: Mapping[str, str]) -> None:
     print(f"\n  {DATABASE}.{name}: {table.num_rows} rows")  # noqa: T201
     own = {column: kind for column, kind in columns.items() if not column.startswith("_airbyte")}
     for column, kind in own.items():
-        print(f"    {column:<16} {_short(kind, 90)}")  # noqa: T201
+        _show_column(column, kind, "    ")
     print(f"    and {', '.join(column for column in columns if column not in own)}")  # noqa: T201
     for row in table.select([column for column in own if column in table.column_names]).slice(0, 3).to_pylist():
         shown = {column: value for column, value in row.items() if value is not None}
@@ -232,23 +234,25 @@ def _show(name: str, table: pa.Table, columns: Mapping[str, str]) -> None:
 
 def _expect(tables: Mapping[str, pa.Table], apis: PublicApis) -> None:
     """Every event once."""
-    ids = tables["earthquakes"].column("id").to_pylist()
+    ids = [str(found) for found in tables["earthquakes"].column("id").to_pylist()]
     wanted = sorted(event["id"] for event in apis.events())
     if sorted(ids) != wanted:
         raise DemoError(f"the table has {len(ids)} rows, {len(set(ids))} events; the API has {len(wanted)}")
 
 
 def _draw(earthquakes: pa.Table, countries: pa.Table, path: Path) -> None:
-    """A map: every earthquake by place, size and depth; capitals of orientation are the countries' centres."""
+    """A map: every earthquake by place, size and depth; the countries' centres for orientation."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
     places, facts = (earthquakes.column(name).to_pylist() for name in ("geometry", "properties"))
-    events = [(place["coordinates"], fact) for place, fact in zip(places, facts, strict=True)]
-    centres = countries.column("latlng").to_pylist()
-    figure, axes = plt.subplots(figsize=(12, 6.4), dpi=120, facecolor="#0e1726")
+    events: list[tuple[list[float], dict[str, Any]]] = [
+        (dict(place or {})["coordinates"], dict(fact or {})) for place, fact in zip(places, facts, strict=True)
+    ]
+    centres: list[Any] = countries.column("latlng").to_pylist()
+    figure, axes = plt.subplots(figsize=(12, 5.9), dpi=120, layout="constrained", facecolor="#0e1726")
     axes.set_facecolor("#0e1726")
     axes.scatter([c[1] for c in centres], [c[0] for c in centres], s=9, c="#51617d", marker="+", linewidths=0.8,
                  label=f"{len(centres)} countries")  # fmt: skip
@@ -258,7 +262,7 @@ def _draw(earthquakes: pa.Table, countries: pa.Table, path: Path) -> None:
         [point[1] for point, _ in events],
         s=[3 + max(0.0, fact.get("mag") or 0.0) ** 2.6 for _, fact in events],
         c=[point[2] or 0.0 for point, _ in events],
-        cmap="plasma_r",
+        cmap="autumn_r",
         vmin=0,
         vmax=300,
         alpha=0.75,
@@ -266,11 +270,12 @@ def _draw(earthquakes: pa.Table, countries: pa.Table, path: Path) -> None:
         label=f"{len(events)} earthquakes, by magnitude",
     )
     largest = events[-1]
-    axes.annotate(f"M {largest[1]['mag']} {largest[1]['place']}", largest[0][:2], xytext=(-150, 26),
+    axes.annotate(f"M {largest[1]['mag']} {largest[1]['place']}", (largest[0][0], largest[0][1]), xytext=(-230, 150),
                   textcoords="offset points", color="white", fontsize=9,
                   arrowprops={"arrowstyle": "-", "color": "#c8d2e4", "lw": 0.7})  # fmt: skip
     axes.set(xlim=(-180, 180), ylim=(-75, 85), aspect="equal")
     axes.set_title("Earthquakes of one week, from the USGS API to Parquet tables", color="white", fontsize=14, pad=12)
+    axes.set_axisbelow(True)
     axes.grid(color="#1d2a42", linewidth=0.6)
     axes.tick_params(colors="#7f8ea8", labelsize=8)
     for side in axes.spines.values():
@@ -279,12 +284,34 @@ def _draw(earthquakes: pa.Table, countries: pa.Table, path: Path) -> None:
     bar.set_label("depth in km", color="#c8d2e4")
     bar.ax.tick_params(colors="#7f8ea8", labelsize=8)
     axes.legend(loc="lower left", facecolor="#16223a", edgecolor="#1d2a42", labelcolor="#c8d2e4", fontsize=9)
-    figure.text(0.01, 0.015, "Data: U.S. Geological Survey (public domain); mledoze/countries (ODbL 1.0)",
-                color="#7f8ea8", fontsize=7)  # fmt: skip
+    figure.supxlabel("Data: U.S. Geological Survey (public domain); mledoze/countries (ODbL 1.0)",
+                     color="#7f8ea8", fontsize=7)  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.tight_layout(rect=(0, 0.02, 1, 1))
     figure.savefig(path, facecolor=figure.get_facecolor())
     plt.close(figure)
+
+
+def _show_column(name: str, kind: str, indent: str) -> None:
+    """One line per column; a wide struct of the table's first level by its fields."""
+    if len(kind) <= WIDEST_TYPE or not kind.startswith("struct<") or len(indent) > 4:
+        print(f"{indent}{name:<16} {_short(kind, WIDEST_TYPE)}")  # noqa: T201
+        return
+    fields = struct_fields(kind)
+    print(f"{indent}{name:<16} struct of {len(fields)} fields:")  # noqa: T201
+    for field, inner in fields:
+        _show_column(field, inner, indent + "  ")
+
+
+def struct_fields(kind: str) -> list[tuple[str, str]]:
+    """Names and types of the fields of a Glue struct type."""
+    fields, depth, begin = [], 0, len("struct<")
+    for at, letter in enumerate(kind):
+        depth += (letter in "<(") - (letter in ">)")
+        if (letter == "," and depth == 1) or (letter == ">" and depth == 0):
+            name, _, inner = kind[begin:at].partition(":")
+            fields.append((name, inner))
+            begin = at + 1
+    return fields
 
 
 def _short(text: str, most: int) -> str:

@@ -246,9 +246,13 @@ def _stream_problems(stream: Stream, form: Form) -> Iterator[str]:
             yield f"{here}: stop_when_shorter needs page_size."
         case _:
             pass
-    cursor = stream.cursor
-    if cursor is None:
-        return
+    if stream.cursor is not None:
+        yield from _cursor_problems(stream.cursor, stream, here)
+
+
+def _cursor_problems(cursor: DatetimeCursor, stream: Stream, here: str) -> Iterator[str]:
+    if "{" in cursor.cursor_field:
+        yield f"{here}: incremental.cursor_field is a path such as properties.updated, not a template."
     for format_ in filter(None, (cursor.cursor_format, cursor.request_format)):
         yield from _format_problems(format_, f"{here}, incremental")
     for field in ("step", "granularity", "lookback"):

@@ -23,6 +23,7 @@ from msgspec import Raw
 
 from source_rest_api.body import BodyError, RecordFinder, clean, leaf_decoder, value_of
 from source_rest_api.boundary import Known, partition_key
+from source_rest_api.credentials import as_header
 from source_rest_api.errors import config_error, plain_url, transient_error
 from source_rest_api.form import PARENT, DatetimeCursor, Form, Stream
 from source_rest_api.page import BUDGET, PAGE, page_of
@@ -103,8 +104,8 @@ class PageRetriever(Retriever):
             moments = [moment for moment in self._maker.moments(records) if moment is not None]
             if moments != sorted(moments) or (moments and highest is not None and moments[0] < highest):
                 raise self._wrong(
-                    f"the API's answer is not in ascending order of {cursor.cursor_field!r}. Set is_ascending to false, "
-                    "or ask the API for that order by query_params"
+                    f"the API's answer is not in ascending order of {cursor.cursor_field!r}. Set is_ascending to "
+                    "false, or ask the API for that order by query_params"
                 )
             highest = moments[-1] if moments else highest
             for item in self._items(records, window):
@@ -174,15 +175,10 @@ class PageRetriever(Retriever):
         """One answer, whole. A connection that breaks while the body comes is tried again."""
         is_own = request.url is None
         params = {**self._params(window), **request.params} if is_own else {}
+        headers = {pair.name: as_header(_filled(pair.value, window, encode=False)) for pair in self._stream.headers}
         tries = self._form.max_retries + 1
         for number in range(1, tries + 1):
-            response = self.requester.send_request(
-                path=request.url or self._url(window),
-                request_headers={pair.name: _filled(pair.value, window, encode=False) for pair in self._stream.headers},
-                request_params=params,
-            )
-            if response is None:
-                raise transient_error(f"Stream {self.name!r}: no answer.")
+            response = self._send(request.url or self._url(window), headers, params)
             try:
                 return response, self._body(response)
             except (
@@ -198,6 +194,19 @@ class PageRetriever(Retriever):
         raise transient_error(
             f"Stream {self.name!r}: the connection broke {tries} times while an answer was coming. Try later."
         )
+
+    def _send(self, url: str, headers: Mapping[str, str], params: Mapping[str, str]) -> requests.Response:
+        try:
+            response = self.requester.send_request(path=url, request_headers=headers, request_params=params)
+        except (
+            ValueError
+        ):  # of requests (a header with a line break, no host), or of the CDK (a name that stands twice)
+            raise self._wrong(
+                f"no request can be made for {plain_url(url)}. Check headers, query_params and credentials: a name may "
+                "stand twice, or a value hold a line break"
+            ) from None
+        assert response is not None  # the CDK answers or raises
+        return response
 
     def _body(self, response: requests.Response) -> bytes:
         limit = self._form.max_response_mb << 20

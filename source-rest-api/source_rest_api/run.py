@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from source_rest_api.entrypoint import PageEntrypoint
 
+INTERRUPTED = 130
 SPEC = Path(__file__).with_name("spec.json")
 
 
@@ -31,6 +32,8 @@ def main() -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         code = 1
+    except KeyboardInterrupt:
+        code = INTERRUPTED
     # Workers may still wait for an API or for room in a queue that nobody empties: do not join them.
     _end(code)
 

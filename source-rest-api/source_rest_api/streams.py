@@ -1,7 +1,8 @@
 """From the form to the CDK's ``DeclarativeStream`` components. Pure: one dict in, one dict out.
 
-No text of the user's gets into a component, where the CDK would interpolate or dereference it: components name the
-stream, and the retriever looks it up in the form.
+Texts of the user stay out of components, where the CDK would interpolate or dereference them: a component names its
+stream, and the retriever looks it up in the form. The names of streams, keys and cursors do get in; the CDK evaluates
+the cursor's only, and the form refuses templates there.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import deepcopy
 from datetime import UTC, timedelta
-from typing import Any, assert_never
+from typing import Any
 
-from source_rest_api.form import ApiKey, Basic, Bearer, Credentials, DatetimeCursor, Form, NoCredentials, Stream
+from source_rest_api.form import DatetimeCursor, Form, Stream
 from source_rest_api.times import CDK_CANONICAL, EPOCH, cdk_format, parse_start, resolution
 
 PARENT_VALUE = "value"  # the one field of a record that a parent's copy yields
@@ -30,23 +31,6 @@ def stream_components(form: Form, definitions: Mapping[str, Any], *, max_retries
     return [_component(stream, form, definitions, max_retries) for stream in form.streams]
 
 
-def authenticator_name(credentials: Credentials) -> str:
-    """Which of the manifest's authenticators these credentials need."""
-    match credentials:
-        case NoCredentials():
-            return "none"
-        case Basic():
-            return "basic"
-        case Bearer():
-            return "bearer"
-        case ApiKey(inject_into="query"):
-            return "api_key_query"
-        case ApiKey():
-            return "api_key_header"
-        case other:
-            assert_never(other)
-
-
 def _component(
     stream: Stream,
     form: Form,
@@ -57,9 +41,6 @@ def _component(
 ) -> Component:
     component: Component = deepcopy(definitions["stream"])
     retriever = component["retriever"]
-    retriever["requester"]["authenticator"] = deepcopy(
-        definitions["authenticators"][authenticator_name(form.credentials)]
-    )
     if max_retries is not None:
         retriever["requester"]["error_handler"]["max_retries_"] = max_retries
     component["name"] = stream.name

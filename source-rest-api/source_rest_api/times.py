@@ -84,7 +84,7 @@ def to_text(moment: int, format_: str) -> str:
     if format_ in EPOCHS:
         return str(moment // EPOCHS[format_])
     found = EPOCH + timedelta(microseconds=moment)
-    return found.strftime("%Y-%m-%dT%H:%M:%SZ") if format_ == RFC3339 else found.strftime(format_)
+    return _written(found, "seconds") if format_ == RFC3339 else found.strftime(format_)
 
 
 def resolution(format_: str) -> timedelta:
@@ -109,7 +109,7 @@ def to_state(moment: int, format_: str) -> str:
         return str(moment / 1_000_000)
     if format_ in EPOCHS:
         return str(moment // EPOCHS[format_])
-    return (EPOCH + timedelta(microseconds=moment)).strftime(CDK_CANONICAL)
+    return _written(EPOCH + timedelta(microseconds=moment), "microseconds")
 
 
 def from_state(text: Any, format_: str) -> int:
@@ -129,7 +129,7 @@ def to_rfc3339(number: str, format_: str) -> str:
         raise FormatError(f"a value is no {format_}: it lies outside of the years 1 to 9999")
     digits = max(0, -int(seconds.as_tuple().exponent))
     fraction = f"{seconds - whole:.{digits}f}"[1:] if digits else ""
-    return f"{(EPOCH + timedelta(seconds=whole)).strftime('%Y-%m-%dT%H:%M:%S')}{fraction}Z"
+    return f"{_written(EPOCH + timedelta(seconds=whole), 'seconds')[:-1]}{fraction}Z"
 
 
 def text_to_rfc3339(text: str, format_: str) -> str:
@@ -157,6 +157,11 @@ def parse_start(text: str) -> int:
         return to_moment(text, RFC3339)
     except FormatError:
         raise FormatError(f"{text!r} is no date or time: write 2024-01-31 or 2024-01-31T00:00:00Z") from None
+
+
+def _written(moment: datetime, precision: str) -> str:
+    """ISO 8601 text in UTC; strftime would write the year 999 with three digits on some systems."""
+    return moment.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
 
 
 def _seconds(value: Any, format_: str) -> Decimal:

@@ -1,0 +1,148 @@
+"""A REST API over a real socket, and the real source process that reads it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from integration_tests.harness import BIN, TIMEOUT, Message, Result, plain_environment
+
+SOURCE = BIN / "source-rest-api"
+
+
+@dataclass(frozen=True)
+class Request:
+    path: str
+    query: dict[str, str]
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Response:
+    body: bytes
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
+    claimed_length: int | None = None  # more than the body has: the connection breaks while it comes
+
+
+Answer = Callable[[Request], Any]  # JSON values become a 200, Response goes as it is
+
+
+@dataclass
+class Api:
+    """Answers by path; keeps what was asked."""
+
+    answers: dict[str, Answer]
+    requests: list[Request] = field(default_factory=list)
+    url: str = ""
+
+    def respond(self, request: Request) -> Response:
+        self.requests.append(request)
+        answer = self.answers.get(request.path)
+        if answer is None:
+            return Response(b'{"message": "no such thing"}', 404)
+        found = answer(request)
+        return found if isinstance(found, Response) else Response(json.dumps(found).encode())
+
+    def of(self, path: str) -> list[Request]:
+        return [request for request in self.requests if request.path == path]
+
+
+@contextmanager
+def serving(api: Api) -> Iterator[Api]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            parts = urlsplit(self.path)
+            request = Request(parts.path, dict(parse_qsl(parts.query, keep_blank_values=True)), dict(self.headers))
+            response = api.respond(request)
+            self.send_response(response.status)
+            for name, value in response.headers.items():
+                self.send_header(name, value)
+            if response.status != 204:
+                self.send_header("Content-Length", str(response.claimed_length or len(response.body)))
+            self.end_headers()
+            self.wfile.write(response.body)
+            self.close_connection = response.claimed_length is not None
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    api.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield api
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@dataclass
+class Source:
+    """Runs the source's commands with files in a folder."""
+
+    folder: Path
+
+    def run(self, command: str, config: object, *, catalog: object = None, state: object = None) -> Result:
+        arguments = [str(SOURCE), command, *self._file("config", config)]
+        if catalog is not None:
+            arguments += self._file("catalog", catalog)
+        if state is not None:
+            arguments += self._file("state", state)
+        done = subprocess.run(arguments, capture_output=True, timeout=TIMEOUT, check=False, env=plain_environment())
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    def read(self, config: object, *names: str, state: object = None, mode: str | None = None) -> Result:
+        streams = {stream["name"]: stream for stream in config["streams"]}  # type: ignore[index]  # tests give dicts
+        catalog = {"streams": [configured(streams.get(name, {"name": name}), mode) for name in names or streams]}
+        return self.run("read", config, catalog=catalog, state=state)
+
+    def _file(self, name: str, document: object) -> list[str]:
+        path = self.folder / f"{name}.json"
+        path.write_text(document if isinstance(document, str) else json.dumps(document))
+        return [f"--{name}", str(path)]
+
+
+def configured(stream: Mapping[str, Any], mode: str | None = None) -> Message:
+    has_cursor = stream.get("incremental", {}).get("incremental_type") == "datetime"
+    return {
+        "stream": {"name": stream["name"], "json_schema": {}, "supported_sync_modes": ["full_refresh", "incremental"]},
+        "sync_mode": mode or ("incremental" if has_cursor else "full_refresh"),
+        "destination_sync_mode": "append",
+    }
+
+
+def records(result: Result, stream: str | None = None) -> list[dict[str, Any]]:
+    return [
+        message["record"]["data"]
+        for message in result.of("RECORD")
+        if stream is None or message["record"]["stream"] == stream
+    ]
+
+
+def kept(result: Result) -> list[dict[str, Any]]:
+    """The last STATE of each stream, as the platform gives it back."""
+    last = {message["state"]["stream"]["stream_descriptor"]["name"]: message["state"] for message in result.of("STATE")}
+    return [{name: value for name, value in body.items() if name != "sourceStats"} for body in last.values()]
+
+
+def statuses(result: Result, stream: str) -> list[str]:
+    found = [message["trace"]["stream_status"] for message in result.of("TRACE") if "stream_status" in message["trace"]]
+    return [status["status"] for status in found if status["stream_descriptor"]["name"] == stream]
+
+
+def traced(result: Result) -> list[dict[str, Any]]:
+    return [message["trace"]["error"] for message in result.of("TRACE") if message["trace"]["type"] == "ERROR"]

@@ -1,0 +1,169 @@
+"""From bodies to pages: what is found, what is left out, what travels in STATE."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from source_rest_api.body import BodyError, RecordFinder, clean
+from source_rest_api.boundary import BoundaryTracker, Known, known_of
+from source_rest_api.form import DatetimeCursor, Stream, Timestamp
+from source_rest_api.page import PAGE, Boundary, Budget
+from source_rest_api.rows import PageMaker, Window, digest
+from source_rest_api.times import to_moment
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+rows = st.lists(st.dictionaries(st.text(max_size=5), json_values, max_size=4), max_size=6)
+
+
+def raw(*records):
+    return [msgspec.Raw(json.dumps(record).encode()) for record in records]
+
+
+@given(rows, st.sampled_from([None, 1, "\t"]), st.booleans())
+def test_every_record_is_found_with_its_text_whatever_the_layout(records, indent, has_mark):
+    body = json.dumps({"page": {"data": records}, "next": None}, indent=indent, ensure_ascii=False)
+    data = body.encode("utf-8", "surrogatepass")
+    found = RecordFinder.of("page.data").find(clean(b"\xef\xbb\xbf" * has_mark + data), is_first=True)
+    assert [json.loads(bytes(item)) for item in found] == records
+    assert all(b"\n" not in bytes(item) for item in found)
+
+
+@pytest.mark.parametrize(
+    ("record_path", "body", "count"),
+    [
+        ("", b"[1, {}]", 2),
+        ("", b'{"meta": {}, "features": [{}], "links": []}', 1),
+        ("", b'{"meta": 1, "things": [{}, {}]}', 2),
+        ("", b'{"response": 1, "data": {"items": [{}]}}', 1),
+        (".", b'{"id": 1}', 1),
+        ("data", b'{"data": null}', 0),
+        ("data", b'{"data": {"id": 1}}', 1),
+        ("a.b.c", b'{"a": {"b": {"c": []}}}', 0),
+    ],
+)
+def test_records_are_found_where_the_form_says_or_where_apis_put_them(record_path, body, count):
+    assert len(RecordFinder.of(record_path).find(clean(body), is_first=True)) == count
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[1,]", b'{"data": [NaN]}', b'{"data": 7}', b'{"other": []}', b'{"data": [{"a": "x\ny"}]}',
+     b'{"data": [\xff]}']
+)  # fmt: skip
+def test_a_body_that_is_not_what_the_form_says_is_an_error(body):
+    with pytest.raises(BodyError):
+        RecordFinder.of("data").find(clean(body), is_first=True)
+
+
+def test_a_path_that_is_missing_later_is_an_empty_page():
+    finder = RecordFinder.of("data")
+    assert len(finder.find(b'{"data": [1]}', is_first=True)) == 1
+    assert finder.find(b'{"done": true}', is_first=False) == []
+
+
+CURSOR = DatetimeCursor(cursor_field="at")
+STREAM = Stream(name="s", path="/s", incremental=CURSOR)
+T1, T2 = "2024-01-01T00:00:00Z", "2024-01-02T00:00:00Z"
+
+
+def ids(items):
+    return [record["data"]["id"] for item in items for record in item[PAGE].records()]
+
+
+def test_only_what_the_state_knows_is_left_out():
+    known = raw({"id": 1, "at": T1})
+    window = Window(
+        lower=to_moment(T1, "rfc3339"), known_at=to_moment(T1, "rfc3339"), known=frozenset(map(digest, known))
+    )
+    new = raw(
+        {"id": 2, "at": T1}, {"id": 1, "at": T1, "x": "changed"}, {"id": 3}, {"id": 4, "at": T2}, {"id": 5, "at": None}
+    )
+    old = raw({"id": 6, "at": "2023-12-31T23:59:59.999999Z"})
+    items = list(PageMaker(STREAM).pages([*known, *new, *old], window, 1))
+    assert ids(items) == [2, 1, 3, 4, 5]
+    assert (items[0][PAGE].count, items[0][PAGE].left_out) == (5, 2)
+    assert items[0]["at"] == "2024-01-02T00:00:00.000000Z"
+
+
+def test_a_page_holds_at_most_a_thousand_records():
+    items = list(PageMaker(Stream(name="s", path="")).pages(raw(*({"id": n} for n in range(2500))), Window(), 1))
+    assert [item[PAGE].count for item in items] == [1000, 1000, 500]
+    assert ids(items) == list(range(2500))
+
+
+@given(st.dictionaries(st.text(max_size=5), json_values, max_size=4))
+def test_a_timestamp_changes_nothing_but_its_field(record):
+    stream = Stream(name="s", path="", timestamps=[Timestamp(field="at.ms", format="epoch_ms")])
+    given_record = {**record, "at": {"ms": 1000, "other": record}}
+    (item,) = PageMaker(stream).pages(raw(given_record), Window(), 1)
+    (found,) = item[PAGE].records()
+    wanted = {**given_record, "at": {"ms": "1970-01-01T00:00:01.000Z", "other": record}}
+    assert found["data"] == json.loads(json.dumps(wanted))
+
+
+def boundary(at, *records, window="w", partition="{}"):
+    return Boundary(partition, window, to_moment(at, "rfc3339"), records)
+
+
+def test_a_state_names_the_records_at_its_own_value():
+    tracker = BoundaryTracker(CURSOR, {})
+    tracker.take(boundary(T1, "a"))
+    tracker.take(boundary(T1, "b"))
+    assert known_of(tracker.annotate({"at": T1})) == {"{}": Known(to_moment(T1, "rfc3339"), frozenset("ab"))}
+    tracker.take(boundary(T2, "c"))
+    tracker.take(boundary(T1, "d"))
+    assert known_of(tracker.annotate({"at": T2})) == {"{}": Known(to_moment(T2, "rfc3339"), frozenset("c"))}
+
+
+def test_a_state_that_did_not_move_keeps_what_it_knew_and_adds_what_came():
+    tracker = BoundaryTracker(CURSOR, {"{}": Known(to_moment(T1, "rfc3339"), frozenset({"old"}))})
+    assert known_of(tracker.annotate({"at": T1}))["{}"].records == {"old"}
+    tracker.take(boundary(T1, "new"))
+    assert known_of(tracker.annotate({"at": T1}))["{}"].records == {"old", "new"}
+
+
+def test_windows_that_are_read_at_the_same_time_keep_their_own_boundaries():
+    tracker = BoundaryTracker(CURSOR, {})
+    tracker.take(boundary(T2, "late", window="2"))
+    tracker.take(boundary(T1, "early", window="1"))
+    assert known_of(tracker.annotate({"at": T1}))["{}"].records == {"early"}
+    assert known_of(tracker.annotate({"at": T2}))["{}"].records == {"late"}
+
+
+def test_boundaries_are_bounded():
+    tracker = BoundaryTracker(CURSOR, {})
+    for number in range(3):
+        tracker.take(boundary(T1, *(f"{number}-{n}" for n in range(600))))
+    assert len(known_of(tracker.annotate({"at": T1}))["{}"].records) == 1000
+
+
+def test_a_boundary_that_is_not_ours_is_ignored():
+    assert known_of({"at": T1, "boundary": [7, {"partition": 1}, {"at": "x"}]}) == {}
+    assert known_of({"boundary": None}) == {}
+
+
+def test_bytes_in_flight_wait_for_room_and_pass_when_nobody_reads_any_more():
+    budget = Budget(limit=10)
+    budget.open()
+    budget.take(8)
+    waiting = threading.Thread(target=budget.take, args=(5,))
+    waiting.start()
+    waiting.join(0.1)
+    assert waiting.is_alive()
+    budget.give(8)
+    waiting.join(5)
+    assert not waiting.is_alive()
+    stuck = threading.Thread(target=budget.take, args=(50,))
+    stuck.start()
+    budget.close()
+    stuck.join(5)
+    assert not stuck.is_alive()
