@@ -1,0 +1,53 @@
+"""What the READMEs and metadata say is so."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from source_rest_api.form import Form
+
+ROOT = Path(__file__).parents[1]
+
+
+def fences(path: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", path.read_text("utf-8"), re.DOTALL)
+
+
+def test_the_readme_has_the_two_commands_and_make_knows_them():
+    (commands,) = fences(ROOT / "README.md", "bash")
+    assert [line.split("#")[0].strip() for line in commands.splitlines()] == ["make demo", "make test"]
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "make demo" in shown
+    assert "make test" in shown
+
+
+def test_links_of_the_readmes_lead_somewhere():
+    for path in ROOT.glob("**/README.md"):
+        if ".venv" in path.parts:
+            continue
+        for target in re.findall(r"\]\(([^)#]+)\)", path.read_text("utf-8")):
+            assert target.startswith("https://") or (path.parent / target).exists(), f"{path}: {target}"
+
+
+def test_the_forms_in_the_readmes_are_accepted():
+    Form.parse(json.loads(fences(ROOT / "README.md", "json")[0]))
+    (example,) = fences(ROOT / "source-rest-api" / "README.md", "yaml")
+    Form.parse(yaml.safe_load(example))
+
+
+@pytest.mark.parametrize("connector", ["source-rest-api", "destination-s3-datalake"])
+def test_metadata_and_package_agree(connector):
+    data = yaml.safe_load((ROOT / connector / "metadata.yaml").read_text("utf-8"))["data"]
+    project = tomllib.loads((ROOT / connector / "pyproject.toml").read_text("utf-8"))["project"]
+    assert data["dockerImageTag"] == project["version"]
+    assert data["dockerRepository"].endswith(f"/{connector}")
+    assert data["connectorType"] == connector.split("-")[0]
+    assert data["license"] == project["license"] == "MIT"
+    assert (ROOT / connector / data["icon"]).read_text("utf-8").startswith("<svg")
+    assert set(project["scripts"]) == {connector}
