@@ -77,7 +77,11 @@ def serving(api: Api) -> Iterator[Api]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: object, client_address: object) -> None:
+            """Clients that go away are what some tests are about."""
+
+    server = Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
@@ -97,13 +101,14 @@ class Source:
     folder: Path
 
     def run(self, command: str, config: object, *, catalog: object = None, state: object = None) -> Result:
-        arguments = [str(SOURCE), command, *self._file("config", config)]
-        if catalog is not None:
-            arguments += self._file("catalog", catalog)
-        if state is not None:
-            arguments += self._file("state", state)
+        arguments = self.arguments(command, config, catalog=catalog, state=state)
         done = subprocess.run(arguments, capture_output=True, timeout=TIMEOUT, check=False, env=plain_environment())
         return Result(done.returncode, done.stdout, done.stderr)
+
+    def arguments(self, command: str, config: object, *, catalog: object = None, state: object = None) -> list[str]:
+        documents = {"config": config, "catalog": catalog, "state": state}
+        files = [self._file(name, document) for name, document in documents.items() if document is not None]
+        return [str(SOURCE), command, *(argument for file in files for argument in file)]
 
     def read(self, config: object, *names: str, state: object = None, mode: str | None = None) -> Result:
         streams = {stream["name"]: stream for stream in config["streams"]}  # type: ignore[index]  # tests give dicts

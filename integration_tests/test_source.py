@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import re
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
+from integration_tests.harness import plain_environment
 from integration_tests.rest_api import Api, Response, Source, configured, kept, records, serving, statuses, traced
 
 FIVE = [{"id": number} for number in range(1, 6)]
@@ -336,7 +339,9 @@ def test_a_stream_that_fails_never_says_that_its_refresh_is_complete(source):
     assert records(result) == FIVE
     assert result.of("STATE") == []
     assert statuses(result, "items") == ["STARTED", "RUNNING", "INCOMPLETE"]
-    assert [error["failure_type"] for error in traced(result)] == ["transient_error"]
+    (error,) = traced(result)
+    assert error["failure_type"] == "transient_error"
+    assert error["message"] == f"Stream 'items': {api.url}/items answered 500."
 
 
 def test_one_stream_that_fails_does_not_stop_the_others(source):
@@ -541,6 +546,16 @@ def test_a_rate_limit_is_waited_for(source):
         result = source.read(form(api, listing(), max_retries=2))
     assert records(result) == FIVE
     assert len(api.requests) == 2
+    assert any("answered 429; trying again in" in message["log"]["message"] for message in result.of("LOG"))
+
+
+def test_a_rate_limit_that_stays_ends_the_stream_with_words_and_tries(source):
+    limited = Response(b'{"message": "slow down"}', 429, {"Retry-After": "0"})
+    with serving(Api({"/items": lambda request: limited})) as api:
+        result = source.read(form(api, listing(), max_retries=1))
+    (error,) = traced(result)
+    assert error["failure_type"] == "transient_error"
+    assert "429: slow down. It limits the rate. Tried 2 times." in error["message"]
 
 
 def test_an_answer_larger_than_the_limit_ends_the_stream(source):
@@ -597,3 +612,47 @@ def test_a_file_that_is_no_json_is_named(source, name):
     assert result.exit_code == 1
     assert name in traced(result)[0]["message"]
     assert result.stderr == b""
+
+
+def test_an_api_that_does_not_answer_in_time_is_an_error_that_may_pass(source):
+    def answer(request):
+        time.sleep(3)
+        return FIVE
+
+    with serving(Api({"/items": answer})) as api:
+        result = source.read(form(api, listing(), timeout_seconds=1))
+    assert result.exit_code == 1
+    (error,) = traced(result)
+    assert error["failure_type"] == "transient_error"
+    assert "did not answer in time" in error["message"]
+    assert "timeout_seconds" in error["message"]
+
+
+def test_the_source_ends_at_once_when_nobody_reads_any_more(source):
+    rows = [{"id": number, "text": "x" * 1000} for number in range(1000)]
+    with serving(Api({"/items": lambda request: [*rows, {"page": request.query["page"]}]})) as api:
+        config = form(api, listing(pagination={"pagination_type": "page"}))
+        arguments = source.arguments("read", config, catalog={"streams": [configured(listing())]})
+        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=plain_environment())
+        assert process.stdout is not None
+        while b"RECORD" not in process.stdout.readline():
+            pass
+        process.stdout.close()
+        stderr = process.stderr.read() if process.stderr else b""
+        assert process.wait(timeout=10) == 1
+        assert process.stderr is not None
+        process.stderr.close()
+    assert stderr == b""
+
+
+def test_lines_stay_whole_when_stdout_has_no_buffer(source):
+    rows = [{"id": number, "text": "x" * 2000} for number in range(3000)]
+    streams = [{"name": f"s{number}", "path": "/items"} for number in range(6)]
+    with serving(Api({"/items": lambda request: rows})) as api:
+        config = form(api, *streams)
+        arguments = source.arguments("read", config, catalog={"streams": [configured(stream) for stream in streams]})
+        done = subprocess.run(
+            arguments, capture_output=True, check=True, env={**plain_environment(), "PYTHONUNBUFFERED": "1"}
+        )
+    messages = [json.loads(line) for line in done.stdout.splitlines()]
+    assert sum(message["type"] == "RECORD" for message in messages) == 18_000

@@ -59,7 +59,7 @@ class ApiErrorHandler(ErrorHandler):
         """Part of the CDK's interface."""
         if not isinstance(response, requests.Response):
             return _resolve_exception(response)
-        if response.ok:
+        if 200 <= response.status_code < 300:
             return ErrorResolution(ResponseAction.SUCCESS)
         code, where = response.status_code, plain_url(response.url)
         text = f"{where} answered {code}{api_text(response)}."

@@ -38,6 +38,11 @@ from source_rest_api.page import Page
 from source_rest_api.run import places
 from source_rest_api.source import SourceRestApi
 
+# What the CDK says of every retry, for whatever reason.
+_WAITING = re.compile(
+    r"UserDefinedBackoffException: Rate limit exceeded(?: \(HTTP (\d+)\))?\. Retrying in ([\d.]+) seconds\."
+)
+_REPEATED = ("Exception while syncing stream", "During the sync, the following streams", "Max retry limit reached")
 _COUNT = re.compile(r"Read \d+ records from .* stream")  # the CDK counts pages
 
 
@@ -136,10 +141,14 @@ def _now_ms() -> float:
 def _without_details(record: logging.LogRecord) -> bool:
     """What may be logged: no stack traces, no bodies of failed requests (the TRACE says it), no wrong counts."""
     record.exc_info = record.exc_text = record.stack_info = None
-    is_body = record.name.startswith("airbyte.HttpRequester.") and record.levelno >= logging.ERROR
     text = record.getMessage()
-    is_repeated = text.startswith(("Exception while syncing stream", "During the sync, the following streams"))
-    return not (is_body or is_repeated or _COUNT.fullmatch(text))
+    waiting = _WAITING.fullmatch(text)
+    if waiting:
+        why = f"The API answered {waiting[1]}" if waiting[1] else "The API did not answer"
+        record.msg, record.args = f"{why}; trying again in {waiting[2]} seconds", ()
+        return True
+    is_body = record.name.startswith("airbyte.HttpRequester.") and record.levelno >= logging.ERROR
+    return not (is_body or text.startswith(_REPEATED) or _COUNT.fullmatch(text))
 
 
 def _read_json(path: str, name: str) -> Any:

@@ -25,5 +25,4 @@ def transient_error(message: str) -> AirbyteTracedException:
 def plain_url(url: str | None) -> str:
     """A URL as it may be shown: without user, password, query and fragment."""
     parts = urlsplit(url or "")
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -140,8 +140,12 @@ class LinkedPages:
             link = self._next_in_body(answer, self._pagination.next_path)
         if not link:
             return None
-        url = urljoin(answer.url, link)
-        if _origin(url) != _origin(answer.url):
+        try:
+            url = urljoin(answer.url, link)
+            is_here = _origin(url) == _origin(answer.url)
+        except ValueError:
+            raise PagingError("names a next page that is no URL") from None
+        if not is_here:
             raise PagingError("names a next page on another host; credentials are not sent there")
         if _digest(url.encode()) in self._seen:
             raise PagingError("names a next page that was already read")

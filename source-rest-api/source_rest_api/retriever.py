@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 import requests
+from airbyte_cdk.models import FailureType
 from airbyte_cdk.sources.declarative.requesters.http_requester import HttpRequester
 from airbyte_cdk.sources.declarative.retrievers.retriever import Retriever
 from airbyte_cdk.sources.types import StreamSlice
@@ -37,6 +38,7 @@ CHECKPOINT_RECORDS = 10_000
 CHECKPOINT_SECONDS = 60.0
 CHUNK = 1 << 20
 NO_CONTENT = 204
+SLACK = 1_000_000  # microseconds that rounding may take from "now"
 # Of a redirect to another host only these headers go along: any other may hold credentials.
 HARMLESS_HEADERS = {"accept", "accept-encoding", "accept-language", "connection", "host", "user-agent"}
 
@@ -198,13 +200,18 @@ class PageRetriever(Retriever):
     def _send(self, url: str, headers: Mapping[str, str], params: Mapping[str, str]) -> requests.Response:
         try:
             response = self.requester.send_request(path=url, request_headers=headers, request_params=params)
-        except (
-            ValueError
-        ):  # of requests (a header with a line break, no host), or of the CDK (a name that stands twice)
+        except ValueError:  # of requests (a line break in a header), or of the CDK (a name that stands twice)
             raise self._wrong(
                 f"no request can be made for {plain_url(url)}. Check headers, query_params and credentials: a name may "
                 "stand twice, or a value hold a line break"
             ) from None
+        except AirbyteTracedException as problem:
+            if problem.failure_type is not FailureType.transient_error:
+                raise
+            # The CDK wraps our words ("... Exception: <words>"), or keeps them in the internal message only.
+            words = (problem.internal_message or "").partition("xception: ")[2] or problem.message
+            tries = f" Tried {self._form.max_retries + 1} times." if self._form.max_retries else ""
+            raise transient_error(f"Stream {self.name!r}: {words}{tries}") from None
         assert response is not None  # the CDK answers or raises
         return response
 
@@ -258,7 +265,7 @@ class PageRetriever(Retriever):
         start, end = (from_state(bounds[name], cursor.cursor_format) for name in ("start_time", "end_time"))
         known = self._known.get(key)
         is_unbounded = not cursor.start and start == 0
-        is_last = end >= self._made_at
+        is_last = end >= self._made_at - SLACK
         gap = parse_duration(cursor.granularity) if cursor.granularity else request_resolution(cursor)
         return Window(
             partition,

@@ -7,6 +7,7 @@ messages, one per stream; a stack trace in them holds files and lines only.
 from __future__ import annotations
 
 import gc
+import io
 import json
 import os
 import sys
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from source_rest_api.entrypoint import PageEntrypoint
 
 INTERRUPTED = 130
+BUFFER_BYTES = 1 << 16
 SPEC = Path(__file__).with_name("spec.json")
 
 
@@ -45,7 +47,7 @@ def _run(arguments: list[str]) -> int:
 
     gc.enable()
     parsed = PageEntrypoint.parse_args(arguments)
-    out = sys.stdout.buffer
+    out = _one_stdout()
     entrypoint: PageEntrypoint | None = None
     try:
         entrypoint = PageEntrypoint.build(parsed, out)
@@ -60,6 +62,18 @@ def _run(arguments: list[str]) -> int:
         out.flush()
         return 1
     return 0
+
+
+def _one_stdout() -> BinaryIO:
+    """One locked buffer for our lines and for what the CDK prints from its threads.
+
+    With PYTHONUNBUFFERED, as images often set it, sys.stdout has no buffer: long lines could be cut by others.
+    """
+    out: BinaryIO = io.BufferedWriter(io.FileIO(sys.stdout.fileno(), "wb", closefd=False), BUFFER_BYTES)
+    text = io.TextIOWrapper(out, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    sys.stdout = text
+    sys.__stdout__ = text  # type: ignore[misc]  # the CDK's logs go there
+    return out
 
 
 def _skip_attribute_docs() -> None:

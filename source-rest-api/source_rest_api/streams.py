@@ -17,6 +17,8 @@ from source_rest_api.times import CDK_CANONICAL, EPOCH, cdk_format, parse_start,
 
 PARENT_VALUE = "value"  # the one field of a record that a parent's copy yields
 
+CONNECT_SECONDS = 30
+
 Component = dict[str, Any]
 
 
@@ -41,6 +43,8 @@ def _component(
 ) -> Component:
     component: Component = deepcopy(definitions["stream"])
     retriever = component["retriever"]
+    retriever["requester"]["connect_timeout_in_seconds"] = min(CONNECT_SECONDS, form.timeout_seconds)
+    retriever["requester"]["read_timeout_in_seconds"] = form.timeout_seconds
     if max_retries is not None:
         retriever["requester"]["error_handler"]["max_retries_"] = max_retries
     component["name"] = stream.name
