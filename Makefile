@@ -39,7 +39,7 @@ format: setup ## Format the code
 	$(BIN)/ruff check --fix .
 
 typecheck: setup ## mypy, strict
-	for part in source-rest-api destination-s3-datalake local-runner integration_tests; do \
+	for part in source-rest-api destination-s3-datalake local-runner integration_tests benchmarks; do \
 	  $(BIN)/mypy $$part || exit 1; done
 
 imports: setup ## Which module may import which

@@ -149,6 +149,20 @@ def test_an_append_killed_between_its_states_has_every_row_once(house: House):
         assert sum(s["state"]["destinationStats"]["recordCount"] for s in result.of("STATE")) == 16 - kept
 
 
+def test_a_retry_that_stored_nothing_proves_its_states_all_the_same(house: House):
+    """The first run's STATEs were lost; the second dropped every row as a replay, ended well, and lost its last ones."""
+    everything = [m for n in range(1, 13) for m in rows_and_state(n, "orders")]
+    house.write(everything, on_start=killer(house, "s3:PutObject", "/log/00000000000000000004", "before"))
+    house.lake.faults(at=None)
+    again = house.write(everything)
+    assert again.exit_code == 0
+    assert [s["c"] for s in again.states] == [4, 8, 12]
+    rest = [m for n in range(5, 17) for m in rows_and_state(n, "orders")]
+    third = house.write([state({"c": 4}), *rest])
+    assert third.exit_code == 0
+    assert house.ids() == list(range(1, 17))
+
+
 def rows_and_state(number: int, stream: str) -> list[Message]:
     return [record(number, stream), *([state({"c": number}, stream)] if number % 4 == 0 else [])]
 

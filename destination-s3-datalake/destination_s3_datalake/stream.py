@@ -396,13 +396,14 @@ class StreamSync:
 
 
 def _segments(kept: NDArray[np.bool_], *, first: int, upto: int, marks: Sequence[Mark]) -> list[Segment]:
-    """Stored rows per STATE. ``kept`` are the rows from ``first`` to ``upto``."""
+    """Stored and dropped rows per STATE. ``kept`` are the rows from ``first`` to ``upto``."""
     ends = [(mark.position, mark.digest) for mark in marks]
     if not ends or ends[-1][0] < upto:
         ends.append((upto, None))
     segments, start = [], first
     for position, digest in ends:
-        segments.append(Segment(rows=int(kept[start - first : position - first].sum()), state_hash=digest))
+        rows = int(kept[start - first : position - first].sum())
+        segments.append(Segment(rows=rows, dropped=position - start - rows, state_hash=digest))
         start = position
     return segments
 

@@ -35,10 +35,11 @@ class DataFile(BaseModel):
 
 
 class Segment(BaseModel):
-    """Rows that arrived before one STATE, behind the one before it. ``rows`` are stored rows, replays left out."""
+    """Rows that arrived before one STATE, behind the one before it: stored ones, and replays that were dropped."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     rows: int
+    dropped: int = 0
     state_hash: str | None
 
 
@@ -312,7 +313,7 @@ def replayable(state: TableState) -> Replayable:
 
 def _run_of(state: TableState, entry: Open) -> Run:
     found = None if entry.full_refresh else _find(state, entry.resume_state_hash)
-    if found is not None and not any(_rows(state, ref) for ref in _path(state, found)):
+    if found is not None and not any(_read(state, ref) for ref in _path(state, found)):
         found = None  # perhaps the end of an empty first slice: no proof that anything was read
     if found is None:
         stop = _walk_back(state.runs, entry.sync_id, full_refresh=entry.full_refresh)[1]
@@ -354,8 +355,10 @@ def _path(state: TableState, ref: SegmentRef) -> list[SegmentRef]:
     return path
 
 
-def _rows(state: TableState, ref: SegmentRef) -> int:
-    return state.commit(ref.commit).segments[ref.index].rows
+def _read(state: TableState, ref: SegmentRef) -> int:
+    """Rows that the source had sent: a run whose rows were all replays has proved its STATEs all the same."""
+    segment = state.commit(ref.commit).segments[ref.index]
+    return segment.rows + segment.dropped
 
 
 def _walk_back(runs: Sequence[Run], sync_id: int | None, *, full_refresh: bool) -> tuple[list[Run], Run | None]:

@@ -52,10 +52,10 @@ class History:
         self.add(Published, swap_seq=seq)
         return seq
 
-    def commit(self, folder: str, *segments: tuple[int, str | None]) -> int:
+    def commit(self, folder: str, *segments: tuple[int, str | None], dropped: int = 0) -> int:
+        made = tuple(Segment(rows=rows, dropped=dropped, state_hash=digest) for rows, digest in segments)
         return self.add(Commit, folder=folder, generation=None, files=(), replay_key="k", columns=None, names=None,
-                        segments=tuple(Segment(rows=rows, state_hash=digest) for rows, digest in segments),
-                        applied_upto=-1)  # fmt: skip
+                        segments=made, applied_upto=-1)  # fmt: skip
 
     def close(self) -> int:
         return self.add(Close, applied_upto=-1)
@@ -126,6 +126,16 @@ def test_a_path_without_rows_is_no_proof(history: History):
     history.open(resume="empty")
     assert not replayable(history.now).known
     assert commit not in history.may_come_again()
+
+
+def test_a_path_whose_rows_were_all_replays_is_a_proof(history: History):
+    history.open()
+    first = history.commit("f", (4, "a"), (4, "b"))  # its STATEs were lost
+    history.open()
+    history.commit("f", (0, "a"), (0, "b"), dropped=4)
+    history.close()
+    history.open(resume="a")  # of the second run, which closed; its own rows are none
+    assert history.may_come_again() == {first: {0, 1}}
 
 
 def test_an_unknown_resume_point_goes_back_to_the_last_run_that_closed(history: History):
