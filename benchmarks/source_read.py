@@ -2,8 +2,8 @@
 
     .venv/bin/python -m benchmarks.source_read [--records 200000] [--page 1000]
 
-All three read the same pages over a socket and print RECORD messages into a file whose lines are counted. CPU is that of
-the whole reading process, start-up included.
+All three read the same pages over a socket and print RECORD messages into a file whose lines are counted. CPU is that
+of the whole reading process, start-up included.
 """
 
 from __future__ import annotations

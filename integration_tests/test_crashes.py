@@ -150,7 +150,7 @@ def test_an_append_killed_between_its_states_has_every_row_once(house: House):
 
 
 def test_a_retry_that_stored_nothing_proves_its_states_all_the_same(house: House):
-    """The first run's STATEs were lost; the second dropped every row as a replay, ended well, and lost its last ones."""
+    """The first run's STATEs were lost; the second dropped every row as a replay, ended well, and lost its last."""
     everything = [m for n in range(1, 13) for m in rows_and_state(n, "orders")]
     house.write(everything, on_start=killer(house, "s3:PutObject", "/log/00000000000000000004", "before"))
     house.lake.faults(at=None)
