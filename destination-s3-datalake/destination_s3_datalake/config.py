@@ -232,20 +232,29 @@ class Config(Form):
     takeover_after_seconds: int = _ask(
         60, ge=0, le=3600, **_field(19, "Take over after (s)", "Silence after which another writer counts as dead.")
     )
-    s3_endpoint: str | None = _ask(
-        None, examples=["https://s3.example.com"], **_field(20, "S3 endpoint", "Only for S3-compatible stores.")
+    retain_replaced_hours: int = _ask(
+        24,
+        ge=0,
+        le=8760,
+        **_field(20, "Keep replaced data (h)", "How long queries may go on reading the data that a refresh replaced."),
     )
-    glue_endpoint: str | None = _ask(None, **_field(21, "Glue endpoint", "Only for a Glue-compatible catalog."))
+    retain_replaced_copies: int = _ask(
+        3, ge=0, le=100, **_field(21, "Keep replaced copies", "At most this many replaced copies are kept.")
+    )
+    s3_endpoint: str | None = _ask(
+        None, examples=["https://s3.example.com"], **_field(22, "S3 endpoint", "Only for S3-compatible stores.")
+    )
+    glue_endpoint: str | None = _ask(None, **_field(23, "Glue endpoint", "Only for a Glue-compatible catalog."))
     s3_addressing: Literal["auto", "path"] = _ask(
-        "auto", **_field(22, "S3 addressing", "path: the bucket in the path, as many S3-compatible stores need.")
+        "auto", **_field(24, "S3 addressing", "path: the bucket in the path, as many S3-compatible stores need.")
     )
     expected_bucket_owner: str | None = _ask(
         None,
         pattern=r"^[0-9]{12}$",
-        **_field(23, "Expected bucket owner", "Account that must own the bucket; every request checks it."),
+        **_field(25, "Expected bucket owner", "Account that must own the bucket; every request checks it."),
     )
     allow_insecure_endpoint: bool = _ask(
-        False, **_field(24, "Allow insecure endpoint", "Accept plain http for endpoints beyond this machine.")
+        False, **_field(26, "Allow insecure endpoint", "Accept plain http for endpoints beyond this machine.")
     )
 
     @classmethod

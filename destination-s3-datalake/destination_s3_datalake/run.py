@@ -101,6 +101,7 @@ def open_sync(raw_config: Mapping[str, Any], raw_catalog: Mapping[str, Any], out
     """
     from destination_s3_datalake.config import Config, secrets_of
     from destination_s3_datalake.files.spool import Spool
+    from destination_s3_datalake.lake.garbage import Retention
     from destination_s3_datalake.lake.glue import Catalog
     from destination_s3_datalake.lake.heartbeat import Heartbeat
     from destination_s3_datalake.lake.opening import Lake
@@ -120,7 +121,10 @@ def open_sync(raw_config: Mapping[str, Any], raw_catalog: Mapping[str, Any], out
         Spool(config.spool_directory, limit_bytes=config.spool_limit_mb << 20) as spool,
         Heartbeat(bucket, config.s3_bucket_path, takeover_after_seconds=config.takeover_after_seconds) as heartbeat,
     ):
-        lake = Lake(bucket, catalog, heartbeat, config.s3_bucket_path, config.takeover_after_seconds, output.log)
+        retention = Retention(hours=config.retain_replaced_hours, copies=config.retain_replaced_copies)
+        lake = Lake(
+            bucket, catalog, heartbeat, config.s3_bucket_path, config.takeover_after_seconds, retention, output.log
+        )
         yield Feeder(Sync(config, plans, lake, spool, output), Framer(max_line_bytes=config.max_record_mb << 20))
 
 

@@ -117,6 +117,8 @@ def action_of(env: Mapping[str, Any]) -> tuple[str, str]:
         return f"s3:{verbs.get(method, 'ListParts')}", key
     if "uploads" in names:
         return ("s3:CreateMultipartUpload" if method == "POST" else "s3:ListMultipartUploads"), key or query
+    if not key and "delete" in names and method == "POST":
+        return "s3:DeleteObjects", query
     if not key:
         return ("s3:ListObjects" if method == "GET" else f"s3:{method}Bucket"), query
     verbs = {"PUT": "PutObject", "GET": "GetObject", "HEAD": "HeadObject", "DELETE": "DeleteObject"}
@@ -125,6 +127,7 @@ def action_of(env: Mapping[str, Any]) -> tuple[str, str]:
 
 # IAM names of the calls that are denied under another name than their own.
 IAM = {
+    "s3:DeleteObjects": "s3:DeleteObject",
     "s3:CreateMultipartUpload": "s3:PutObject",
     "s3:UploadPart": "s3:PutObject",
     "s3:CompleteMultipartUpload": "s3:PutObject",

@@ -35,7 +35,15 @@ class Layout:
         return f"{folder}/{seq:010d}-{epoch:010d}-{rand8}.parquet"
 
     def replay(self, seq: int, epoch: int, rand8: str) -> str:
-        return f"{self._private}/replay/{seq:010d}-{epoch:010d}-{rand8}"
+        return f"{self.replays}{seq:010d}-{epoch:010d}-{rand8}"
+
+    def log_entry(self, seq: int) -> str:
+        return f"{self.log}/{seq:020d}.json"
+
+    @property
+    def replays(self) -> str:
+        """Prefix of every replay object, with its slash."""
+        return f"{self._private}/replay/"
 
     def location(self, folder: str) -> str:
         """The folder as a Glue Location."""
@@ -52,3 +60,11 @@ def epoch_of_file(key: str) -> int | None:
     if len(parts) != 3 or not (parts[0].isdigit() and parts[1].isdigit()):
         return None
     return int(parts[1])
+
+
+def epoch_of_folder(folder: str) -> int | None:
+    """The epoch in a data folder's name; None if it is not one of ours."""
+    parts = folder.rpartition("/")[2].split("-")
+    if len(parts) != 3 or len(parts[0]) != 10 or not (parts[0].isdigit() and parts[1].isdigit()):
+        return None
+    return int(parts[0])

@@ -115,6 +115,14 @@ class Void(EntryBase):
     commit_seq: int
 
 
+class Garbage(EntryBase):
+    """These keys are deleted from here on. It is the fence before the deletes."""
+
+    type: Literal["garbage"] = "garbage"
+    folders: tuple[str, ...]
+    keys: tuple[str, ...]
+
+
 class Close(EntryBase):
     """The writer ended well: everything it committed is applied, and its STATEs are flushed."""
 
@@ -122,11 +130,11 @@ class Close(EntryBase):
     applied_upto: int
 
 
-Entry = Annotated[Open | Commit | Swap | Published | Void | Close, Field(discriminator="type")]
-_ENTRY: TypeAdapter[Open | Commit | Swap | Published | Void | Close] = TypeAdapter(Entry)
+Entry = Annotated[Open | Commit | Swap | Published | Void | Garbage | Close, Field(discriminator="type")]
+_ENTRY: TypeAdapter[Open | Commit | Swap | Published | Void | Garbage | Close] = TypeAdapter(Entry)
 
 
-def parse_entry(body: bytes, *, table: str, seq: int) -> Open | Commit | Swap | Published | Void | Close:
+def parse_entry(body: bytes, *, table: str, seq: int) -> Open | Commit | Swap | Published | Void | Garbage | Close:
     """One log object as an entry.
 
     Raises:
@@ -181,6 +189,14 @@ class Run(BaseModel):
     closed: bool = False
 
 
+class Replaced(BaseModel):
+    """A folder that was the table until entry ``seq`` said that Glue points elsewhere."""
+
+    model_config = ConfigDict(frozen=True)
+    folder: str
+    seq: int
+
+
 class TableState(BaseModel):
     """What the log says of a table."""
 
@@ -201,6 +217,10 @@ class TableState(BaseModel):
     replace_seq: int = -1
     """Seq of the last replace swap, -1 if there was none."""
     published_generation: int | None = None
+    superseded: tuple[str, ...] = ()
+    """Folders that a swap replaces whose ``published`` entry is still to come."""
+    replaced: tuple[Replaced, ...] = ()
+    """Folders that were the table and may still be there, oldest first."""
     swapped_folders: frozenset[str] = frozenset()
     """Folders that were the table at some time; commits into others are those of replaces that died."""
 
@@ -243,7 +263,7 @@ class TableState(BaseModel):
         return any(segment.state_hash == digest for segment in (*with_the_swap[-1:], *after))
 
 
-def fold(state: TableState | None, entry: Open | Commit | Swap | Published | Void | Close) -> TableState:
+def fold(state: TableState | None, entry: Open | Commit | Swap | Published | Void | Garbage | Close) -> TableState:
     """The state of the table after one more entry.
 
     Raises:
@@ -263,8 +283,10 @@ def fold(state: TableState | None, entry: Open | Commit | Swap | Published | Voi
             replaced: dict[str, object] = {"columns": entry.columns, "names": entry.names}
             if entry.replaces:
                 replaced |= {"replace_seq": entry.seq, "published_generation": entry.generation}
+            before = (state.swap.folder,) if state.swap is not None else ()
             return state.model_copy(
                 update={
+                    "superseded": (*state.superseded, *before),
                     "swap": entry,
                     "is_published": False,
                     "swapped_folders": state.swapped_folders | {entry.folder},
@@ -272,14 +294,20 @@ def fold(state: TableState | None, entry: Open | Commit | Swap | Published | Voi
                 }
             )
         case Published():
-            return state.model_copy(update={"is_published": True})
+            gone = tuple(Replaced(folder=folder, seq=entry.seq) for folder in state.superseded)
+            return state.model_copy(
+                update={"is_published": True, "superseded": (), "replaced": (*state.replaced, *gone)}
+            )
+        case Garbage():
+            left = tuple(replaced for replaced in state.replaced if replaced.folder not in entry.folders)
+            return state.model_copy(update={"replaced": left})
         case Void():
             return state.model_copy(update={"voided": state.voided | {entry.commit_seq}})
         case Close():
             return _with_close(state, entry)
 
 
-def fold_all(entries: Iterable[Open | Commit | Swap | Published | Void | Close]) -> TableState | None:
+def fold_all(entries: Iterable[Open | Commit | Swap | Published | Void | Garbage | Close]) -> TableState | None:
     """The state after all entries; None if there are none."""
     state: TableState | None = None
     for entry in entries:

@@ -14,6 +14,7 @@ from typing import Literal
 
 from destination_s3_datalake.errors import ConfigError, TransientError
 from destination_s3_datalake.lake import glue, log
+from destination_s3_datalake.lake.garbage import Retention
 from destination_s3_datalake.lake.glue import Catalog, GlueTable
 from destination_s3_datalake.lake.heartbeat import Heartbeat
 from destination_s3_datalake.lake.layout import Layout, epoch_of_file
@@ -36,6 +37,7 @@ class Lake:
     heartbeat: Heartbeat
     prefix: str
     takeover_after_seconds: int
+    retention: Retention
     notify: Notify
 
 
@@ -96,6 +98,9 @@ def open_table(lake: Lake, found: Found, opening: Opening, *, mode: str) -> Tabl
     _finish_commits(lake, table)
     _finish_swap(lake, table)
     _abort_uploads(lake, found.layout, table)
+    said = table.collect_garbage(lake.retention)
+    if said is not None:
+        lake.notify("WARN", f"{table.name}: {said}")
     table.has_applied(table.state.next_seq - 1)
     return table
 

@@ -23,9 +23,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mypy_boto3_s3.client import S3Client
-    from mypy_boto3_s3.type_defs import ListMultipartUploadsOutputTypeDef, ListObjectsV2OutputTypeDef
+    from mypy_boto3_s3.type_defs import (
+        DeleteObjectsOutputTypeDef,
+        ListMultipartUploadsOutputTypeDef,
+        ListObjectsV2OutputTypeDef,
+        ObjectIdentifierTypeDef,
+    )
 
 T = TypeVar("T")
+MOST_DELETES = 1000  # S3's own limit
 MISSING = {"NoSuchKey", "404", "NotFound"}
 
 
@@ -114,6 +120,29 @@ class Bucket:
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
+    def folders(self, prefix: str) -> list[str]:
+        """The folders directly below ``prefix`` (which ends with a slash), without their slashes."""
+        found: list[str] = []
+        token: dict[str, Any] = {"Delimiter": "/"}
+        while True:
+            page = self._call(partial(self._list, prefix, token), "s3:ListBucket", prefix)
+            found.extend(item["Prefix"].rstrip("/") for item in page.get("CommonPrefixes", ()))
+            if not page.get("IsTruncated"):
+                return found
+            token = {"Delimiter": "/", "ContinuationToken": page["NextContinuationToken"]}
+
+    def delete_many(self, keys: list[str]) -> None:
+        """Delete objects, a thousand a request; keys without an object are no error."""
+        for first in range(0, len(keys), MOST_DELETES):
+            part = keys[first : first + MOST_DELETES]
+            answer = self._call(partial(self._delete, part), "s3:DeleteObject", part[0])
+            for failed in answer.get("Errors", ()):
+                raise self._translated(
+                    ClientError({"Error": {"Code": failed.get("Code", ""), "Message": ""}}, "DeleteObjects"),
+                    "s3:DeleteObject",
+                    failed.get("Key", part[0]),
+                )
+
     def delete(self, key: str) -> None:
         """Delete an object, or do nothing if there is none."""
         self._call(lambda: self._client.delete_object(Bucket=self.name, Key=key), "s3:DeleteObject", key)
@@ -182,6 +211,10 @@ class Bucket:
     # Own paging: boto3's iterators end for good at the first error, so that a retried page would be a silent end.
     def _list(self, prefix: str, token: dict[str, Any]) -> ListObjectsV2OutputTypeDef:
         return self._client.list_objects_v2(Bucket=self.name, Prefix=prefix, **token)
+
+    def _delete(self, keys: list[str]) -> DeleteObjectsOutputTypeDef:
+        objects: list[ObjectIdentifierTypeDef] = [{"Key": key} for key in keys]
+        return self._client.delete_objects(Bucket=self.name, Delete={"Objects": objects, "Quiet": True})
 
     def _list_uploads(self, prefix: str, token: dict[str, Any]) -> ListMultipartUploadsOutputTypeDef:
         return self._client.list_multipart_uploads(Bucket=self.name, Prefix=prefix, **token)

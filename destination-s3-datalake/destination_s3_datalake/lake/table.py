@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from destination_s3_datalake.errors import ConfigError, FencedError, TransientError
-from destination_s3_datalake.lake import glue, log, replay
+from destination_s3_datalake.lake import garbage, glue, log, replay
+from destination_s3_datalake.lake.garbage import Retention
 from destination_s3_datalake.lake.glue import Catalog, GlueTable, TableMovedError
 from destination_s3_datalake.lake.layout import Layout
 from destination_s3_datalake.lake.log import Segment, Swap, TableState
@@ -233,6 +234,27 @@ class Table:
                 seq=seq, epoch=self.epoch, uid=uid, log_id=self.state.log_id, time=now, commit_seq=commit.seq
             )
         )
+
+    def collect_garbage(self, retention: Retention) -> str | None:
+        """Delete what nobody needs; a sentence if that could not be done.
+
+        Raises:
+            FencedError: a newer writer has opened the table; nothing was deleted.
+        """
+        found = garbage.find(self._bucket, self._layout, self.state, epoch=self.epoch, retention=retention)
+        keys = garbage.keys_of(self._bucket, found)
+        if not keys:
+            return None
+        self._log.append_or_stop(
+            lambda seq, uid, now: log.Garbage(
+                seq=seq, epoch=self.epoch, uid=uid, log_id=self.state.log_id, time=now, folders=found.folders,
+                keys=tuple(keys),
+            )
+        )  # fmt: skip
+        problem = garbage.delete(self._bucket, keys)
+        if problem is None:
+            return None
+        return f"{len(keys)} objects that nobody needs any more could not be deleted: {problem}"
 
     def has_applied(self, seq: int) -> None:
         """Everything up to entry ``seq`` is finished; later entries say so."""
