@@ -203,7 +203,7 @@ class House:
         return [item["Key"] for page in pages for item in page.get("Contents", ())]
 
     def log_entries(self) -> list[str]:
-        return [key for key in self.keys("lake/_airbyte/") if "/log/" in key]
+        return [key for key in self.keys("lake/_airbyte/") if "/log/0" in key]
 
     def uploads(self) -> list[str]:
         found = self.s3.list_multipart_uploads(Bucket=self.bucket)

@@ -307,6 +307,31 @@ def fold(state: TableState | None, entry: Open | Commit | Swap | Published | Voi
             return _with_close(state, entry)
 
 
+class Checkpoint(BaseModel):
+    """The folded log up to an entry: a pure function of the entries, so that writers may write it twice."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    format: Literal[1] = 1
+    state: TableState
+
+
+def checkpoint_json(state: TableState) -> bytes:
+    """The state as a checkpoint object."""
+    return Checkpoint(state=state).model_dump_json().encode()
+
+
+def parse_checkpoint(body: bytes, *, seq: int) -> TableState | None:
+    """The state after entry ``seq``; None if the object is not a checkpoint of it that this version understands.
+
+    A checkpoint saves requests and proves nothing: without it the entries are read from the first one on.
+    """
+    try:
+        state = Checkpoint.model_validate_json(body).state
+    except ValidationError:
+        return None
+    return state if state.next_seq == seq + 1 else None
+
+
 def fold_all(entries: Iterable[Open | Commit | Swap | Published | Void | Garbage | Close]) -> TableState | None:
     """The state after all entries; None if there are none."""
     state: TableState | None = None
@@ -405,13 +430,14 @@ def _with_commit(state: TableState, entry: Commit) -> TableState:
     if run is None or run.epoch != entry.epoch:
         raise ConfigError("The log has a commit without its open entry.", seq=entry.seq)
     last = SegmentRef(entry.seq, len(entry.segments) - 1) if entry.segments else run.last
+    applied = max(state.applied_upto, entry.applied_upto)
     changed = {} if entry.columns is None else {"columns": entry.columns, "names": entry.names or {}}
     return state.model_copy(
         update={
-            "commits": (*state.commits, entry),
+            "commits": (*_settled(state.commits, state.applied_upto, applied), entry),
             "before": {**state.before, entry.seq: run.last},
             "runs": (*state.runs[:-1], run.model_copy(update={"last": last})),
-            "applied_upto": max(state.applied_upto, entry.applied_upto),
+            "applied_upto": applied,
             **changed,
         }
     )
@@ -419,4 +445,18 @@ def _with_commit(state: TableState, entry: Commit) -> TableState:
 
 def _with_close(state: TableState, entry: Close) -> TableState:
     runs = tuple(run.model_copy(update={"closed": True}) if run.epoch == entry.epoch else run for run in state.runs)
-    return state.model_copy(update={"runs": runs, "applied_upto": max(state.applied_upto, entry.applied_upto)})
+    applied = max(state.applied_upto, entry.applied_upto)
+    commits = _settled(state.commits, state.applied_upto, applied)
+    return state.model_copy(update={"runs": runs, "commits": commits, "applied_upto": applied})
+
+
+def _settled(commits: tuple[Commit, ...], before: int, applied: int) -> tuple[Commit, ...]:
+    """Finished commits without their uploads: those are never looked at again, and most of the state's size."""
+    first = len(commits)
+    while first and commits[first - 1].seq > before:
+        first -= 1
+    newer = commits[first:]
+    if applied == before or not newer:
+        return commits
+    settled = (commit.model_copy(update={"files": ()}) if commit.seq <= applied else commit for commit in newer)
+    return (*commits[:first], *settled)

@@ -226,6 +226,7 @@ class Table:
                 seq=seq, epoch=self.epoch, uid=uid, log_id=self.state.log_id, time=now, applied_upto=self._applied
             )
         )
+        self._log.write_checkpoint()
 
     def void(self, commit: log.Commit) -> None:
         """Say that a commit never happened. Only openers do."""

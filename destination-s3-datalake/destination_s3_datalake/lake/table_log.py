@@ -9,14 +9,18 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from destination_s3_datalake.errors import ConfigError, FencedError, InternalError
+from destination_s3_datalake.errors import ConfigError, FencedError, InternalError, TransientError
 from destination_s3_datalake.lake import log
 from destination_s3_datalake.lake.s3 import AlreadyThereError, Bucket
 
 E = TypeVar("E", bound=log.EntryBase)
+CHECKPOINT = "checkpoint-"
+CHECKPOINT_EVERY = 100
+KEPT_CHECKPOINTS = 2
 REPAIR = "run: destination-s3-datalake repair --config c.json --catalog k.json"
 
 
@@ -31,6 +35,7 @@ class TableLog:
         self._bucket = bucket
         self._prefix = prefix
         self._table = table
+        self._checkpoints: list[str] = []
         self.state: log.TableState | None = None
 
     def read(self) -> log.TableState | None:
@@ -39,9 +44,11 @@ class TableLog:
         Raises:
             ConfigError: the log has a gap, or entries that this version does not understand.
         """
+        if self.state is None:
+            self.state = self._from_checkpoint()
         first = self.state.next_seq if self.state else 0
         after = self._key(first - 1) if first else ""
-        keys = list(self._bucket.keys(f"{self._prefix}/", after=after))
+        keys = list(self._bucket.keys(f"{self._prefix}/0", after=after))
         numbers = [self._number(key) for key in keys]
         if numbers != list(range(first, first + len(numbers))):
             raise ConfigError(
@@ -71,7 +78,23 @@ class TableLog:
             if self._stored(seq).uid != entry.uid:
                 raise TakenError(seq) from None
         self.state = log.fold(self.state, entry)  # type: ignore[arg-type]  # E is one of the entry types
+        if self.state.next_seq % CHECKPOINT_EVERY == 0:
+            self.write_checkpoint()
         return entry
+
+    def write_checkpoint(self) -> None:
+        """Write the folded log beside its entries, so that the next opener reads one object; keep the last two.
+
+        A checkpoint that cannot be written, or an old one that cannot be deleted, harms nobody.
+        """
+        if self.state is None:
+            return
+        key = self._checkpoint_key(self.state.next_seq - 1)
+        with suppress(ConfigError, TransientError):
+            self._bucket.put(key, log.checkpoint_json(self.state))
+            known = sorted({*self._checkpoints, key})
+            self._checkpoints = known[-KEPT_CHECKPOINTS:]
+            self._bucket.delete_many(known[:-KEPT_CHECKPOINTS])
 
     def append_or_stop(self, build: Callable[[int, str, str], E]) -> E:
         """``append`` for a writer that has opened the table.
@@ -87,6 +110,21 @@ class TableLog:
                 "Run only one connection per table at a time.",
                 table=self._table,
             ) from None
+
+    def _from_checkpoint(self) -> log.TableState | None:
+        """The newest state that can be read; None if there is none."""
+        prefix = f"{self._prefix}/{CHECKPOINT}"
+        self._checkpoints = list(self._bucket.keys(prefix))
+        for key in reversed(self._checkpoints):
+            digits = key.removeprefix(prefix).removesuffix(".json")
+            body = self._bucket.get(key) if digits.isdigit() else None
+            state = log.parse_checkpoint(body, seq=int(digits)) if body is not None else None
+            if state is not None:
+                return state
+        return None
+
+    def _checkpoint_key(self, seq: int) -> str:
+        return f"{self._prefix}/{CHECKPOINT}{seq:020d}.json"
 
     def _stored(self, seq: int) -> log.EntryBase:
         body = self._bucket.get(self._key(seq))

@@ -9,6 +9,7 @@ from destination_s3_datalake.errors import ConfigError
 from destination_s3_datalake.lake.log import (
     Close,
     Commit,
+    Garbage,
     GlueColumn,
     Open,
     Published,
@@ -17,11 +18,15 @@ from destination_s3_datalake.lake.log import (
     Swap,
     TableState,
     Void,
+    checkpoint_json,
     entry_json,
     fold,
+    parse_checkpoint,
     parse_entry,
     replayable,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 COLUMN = GlueColumn(Name="id", Type="bigint")
 
@@ -32,13 +37,15 @@ class History:
     def __init__(self) -> None:
         self.state: TableState | None = None
         self.epoch = 0
+        self.entries: list[Any] = []
 
     def add(self, kind: Any, **fields: Any) -> int:
         seq = self.state.next_seq if self.state else 0
         if kind is Open:
             self.epoch = seq
         entry = kind(seq=seq, epoch=self.epoch, uid=f"u{seq}", log_id="L", time="t", **fields)
-        self.state = fold(self.state, parse_entry(entry_json(entry), table="t", seq=seq))
+        self.entries.append(parse_entry(entry_json(entry), table="t", seq=seq))
+        self.state = fold(self.state, self.entries[-1])
         return seq
 
     def open(self, *, resume: str | None = None, sync_id: int | None = None, full_refresh: bool = False) -> int:
@@ -245,3 +252,47 @@ def test_an_entry_out_of_order_or_of_another_log_is_refused(history: History):
         fold(history.now, entry)
     with pytest.raises(ConfigError):
         fold(history.now, entry.model_copy(update={"seq": history.now.next_seq, "log_id": "other"}))
+
+
+@given(st.lists(st.sampled_from(["open", "commit", "swap", "void", "close", "garbage"]), max_size=25), st.data())
+def test_a_checkpoint_stands_for_the_entries_before_it(steps: list[str], data: st.DataObject):
+    history = History()
+    history.open()
+    history.swap("f0")
+    history.commit("f0", (2, "s"))
+    at = data.draw(st.integers(min_value=0, max_value=len(steps)))
+    restored: TableState | None = None
+    for number, step in enumerate([*steps, "end"]):
+        if number == at:
+            restored = parse_checkpoint(checkpoint_json(history.now), seq=history.now.next_seq - 1)
+            assert restored == history.now
+        before = history.state
+        match step:
+            case "open":
+                history.open(
+                    resume=data.draw(st.sampled_from([None, "s", "t"])), sync_id=data.draw(st.none() | st.just(7))
+                )
+            case "commit":
+                folder = history.now.folder or "f0"
+                history.commit(folder, (data.draw(st.integers(0, 3)), "s"), (1, "t"), dropped=number % 2)
+            case "swap":
+                history.swap(f"f{number + 1}", replaces=True)
+            case "void":
+                history.add(Void, commit_seq=history.now.commits[-1].seq)
+            case "close":
+                history.close()
+            case "garbage":
+                history.add(Garbage, folders=("f0",), keys=("f0/x",))
+        if restored is not None and before is not history.state:
+            for entry in history.entries[restored.next_seq :]:
+                restored = fold(restored, entry)
+    assert restored == history.now
+
+
+def test_what_is_no_checkpoint_of_that_entry_is_ignored(history: History):
+    body = checkpoint_json(history.now)
+    last = history.now.next_seq - 1
+    assert parse_checkpoint(body, seq=last) == history.now
+    assert parse_checkpoint(body, seq=last + 1) is None
+    assert parse_checkpoint(body[:-5], seq=last) is None
+    assert parse_checkpoint(body.replace(b'"format":1', b'"format":2'), seq=last) is None
