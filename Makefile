@@ -2,11 +2,12 @@
 # Needs python3 (3.11 or newer), make and git; uv comes into .make/ by itself.
 SHELL := /bin/bash
 PYTHON ?= python3
+DOCKER ?= docker
 UV := .make/uv/bin/uv
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lint typecheck imports spec clean
+.PHONY: help setup demo test check format lint typecheck imports spec images clean
 
 help: ## Explain every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +49,11 @@ imports: setup ## Which module may import which
 spec: setup ## Make the spec.json files anew from the code
 	$(BIN)/python -m destination_s3_datalake.specification
 	$(BIN)/python -m source_rest_api.specification
+
+images: ## Build both Docker images (BASE_IMAGE=... for another base, DOCKER=podman for another engine)
+	for connector in source-rest-api destination-s3-datalake; do \
+	  DOCKER_BUILDKIT=1 $(DOCKER) build $(BUILD_ARGS) $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) \
+	    --build-arg CONNECTOR=$$connector -f docker/Dockerfile -t local/$$connector:0.1.0 . || exit 1; done
 
 clean: ## Remove everything that was made
 	rm -rf .make .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache demo-output

@@ -283,6 +283,23 @@ def test_windows_have_start_and_end_and_lose_nothing_between_them(source):
         assert records(source.read(form(api, stream), state=kept(first))) == []
 
 
+def test_a_state_in_the_future_is_read_on(source):
+    rows = [change(1, "2999-01-01T00:00:00Z")]
+    with serving(Api({"/changes": lambda request: rows})) as api:
+        first = source.read(form(api, changes()))
+        rows.append(change(2, "2999-01-02T00:00:00Z"))
+        second = source.read(form(api, changes()), state=kept(first))
+        assert [row["id"] for row in records(second)] == [2]
+        assert records(source.read(form(api, changes()), state=kept(second))) == []
+
+
+def test_a_cursor_that_no_record_has_is_an_error_and_not_everything_again_each_time(source):
+    with serving(Api({"/changes": lambda request: FIVE})) as api:
+        result = source.read(form(api, changes()))
+    assert result.exit_code == 1
+    assert "none of 5 records has the cursor 'meta.updated'" in traced(result)[0]["message"]
+
+
 def test_ascending_answers_save_their_state_on_the_way(source):
     rows = [change(n, f"2024-01-01T{n // 3600:02d}:{n // 60 % 60:02d}:{n % 60:02d}Z") for n in range(25_000)]
 

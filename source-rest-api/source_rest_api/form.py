@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -241,6 +242,10 @@ def _stream_problems(stream: Stream, form: Form) -> Iterator[str]:
     yield from _parent_problems(stream, form)
     for stamp in stream.timestamps:
         yield from _format_problems(stamp.format, f"{here}, timestamps of {stamp.field!r}")
+    fields = sorted(stamp.field for stamp in stream.timestamps)
+    for one, other in pairwise(fields):
+        if one == other or other.startswith(f"{one}."):
+            yield f"{here}: timestamps names {other!r} twice, or inside of another one."
     match stream.pagination:
         case PageNumbers() | Offsets() as pages if pages.stop_when_shorter and pages.page_size is None:
             yield f"{here}: stop_when_shorter needs page_size."

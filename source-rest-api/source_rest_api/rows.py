@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Raw
 
 from source_rest_api.body import leaf, leaf_decoder
-from source_rest_api.form import DatetimeCursor, Stream
+from source_rest_api.form import Stream
 from source_rest_api.page import PAGE, Boundary, Page
 from source_rest_api.times import EPOCHS, FormatError, text_to_rfc3339, to_moment, to_rfc3339, to_state
 
@@ -91,6 +91,10 @@ class PageMaker:
             raise RowError(f"a record has no object on the way to its cursor {self._cursor.cursor_field!r}") from None
         except msgspec.DecodeError:
             raise RowError("a record holds text that is no Unicode") from None
+        if values and not self._stream.parents and all(value is msgspec.UNSET for value in values):
+            raise RowError(
+                f"none of {len(values)} records has the cursor {self._cursor.cursor_field!r}. Set cursor_field"
+            )
         try:
             return [None if value is None or value is msgspec.UNSET else to_moment(value, format_) for value in values]
         except FormatError as problem:
@@ -142,11 +146,6 @@ def digest(record: Raw) -> str:
     return hashlib.blake2b(record, digest_size=16).hexdigest()
 
 
-def as_cursor_field(cursor: DatetimeCursor, moment: int) -> dict[str, str]:
-    """A moment as STATE writes it."""
-    return {cursor.cursor_field: to_state(moment, cursor.cursor_format)}
-
-
 def _chosen(records: Sequence[Raw], moments: Sequence[int | None], window: Window) -> Sequence[int]:
     """Indexes of the records that belong to this window and are new."""
     lower, below, known_at = window.lower, window.below, window.known_at
@@ -173,8 +172,7 @@ def _tree(stream: Stream) -> Tree:
         *above, name = stamp.field.split(".")
         for key in above:
             inner = place.setdefault(key, {})
-            if isinstance(inner, str):
-                raise RowError(f"timestamps: {stamp.field!r} lies inside of another timestamp")
+            assert isinstance(inner, dict)  # the form refuses a timestamp inside of another
             place = inner
         place[name] = stamp.format
     return tree

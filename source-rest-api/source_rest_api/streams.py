@@ -18,6 +18,7 @@ from source_rest_api.times import CDK_CANONICAL, EPOCH, cdk_format, parse_start,
 PARENT_VALUE = "value"  # the one field of a record that a parent's copy yields
 
 CONNECT_SECONDS = 30
+END_OF_TIME = "9999-12-30T00:00:00.000000Z"
 
 Component = dict[str, Any]
 
@@ -81,6 +82,13 @@ def _cursor(cursor: DatetimeCursor, definitions: Mapping[str, Any]) -> Component
             "datetime_format": CDK_CANONICAL,
         },
     }
+    if not cursor.end_param:
+        # Without an upper bound in the request there is none: a state that lies in the future must still be read on.
+        component["end_datetime"] = {
+            "type": "MinMaxDatetime",
+            "datetime": END_OF_TIME,
+            "datetime_format": CDK_CANONICAL,
+        }
     if cursor.step:
         component["step"] = cursor.step
         component["cursor_granularity"] = cursor.granularity or _as_duration(request_resolution(cursor))

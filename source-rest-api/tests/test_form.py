@@ -66,6 +66,7 @@ def refusal(**changed: Any) -> str:
         ({"streams": [changes(cursor_field="{{ x }}")]}, "not a template"),
         ({"streams": [changes(lookback="2 days")]}, "write P1D, PT6H or PT30M"),
         ({"streams": [listing(timestamps=[{"field": "x", "format": "%Q"}])]}, "'%Q'"),
+        ({"streams": [listing(timestamps=[{"field": f, "format": "epoch_s"} for f in ("a", "a.b")])]}, "inside"),
         ({"streams": [listing(pagination={"pagination_type": "offset", "stop_when_shorter": True})]}, "page_size"),
     ],
 )  # fmt: skip
