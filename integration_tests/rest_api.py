@@ -23,6 +23,12 @@ class Request:
     path: str
     query: dict[str, str]
     headers: Mapping[str, str]
+    method: str = "GET"
+    body: bytes = b""
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,9 @@ def serving(api: Api) -> Iterator[Api]:
 
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
-            request = Request(parts.path, dict(parse_qsl(parts.query, keep_blank_values=True)), dict(self.headers))
+            query = dict(parse_qsl(parts.query, keep_blank_values=True))
+            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            request = Request(parts.path, query, dict(self.headers), self.command, body)
             response = api.respond(request)
             self.send_response(response.status)
             for name, value in response.headers.items():
@@ -73,6 +81,8 @@ def serving(api: Api) -> Iterator[Api]:
             self.end_headers()
             self.wfile.write(response.body)
             self.close_connection = response.claimed_length is not None
+
+        do_POST = do_GET
 
         def log_message(self, *_: object) -> None:
             pass

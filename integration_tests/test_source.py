@@ -8,6 +8,7 @@ import re
 import subprocess
 import time
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -97,6 +98,88 @@ def test_next_urls_in_the_answer_are_followed_also_relative_ones(source, is_abso
         result = source.read(form(api, listing(pagination=pages), credentials=credentials))
         assert records(result) == FIVE[:3]
         assert all(request.query["key"] == SECRET for request in api.requests)
+
+
+@pytest.mark.parametrize("token", ["12.50", "1_0", "{{ 1 + 1 }}", "a b&c=d", 123456789012345678901234567890])
+def test_tokens_of_the_answer_lead_on_as_the_api_wrote_them(source, token):
+    def answer(request):
+        if "cursor" not in request.query:
+            return {"data": FIVE[:2], "meta": {"next": token}}
+        return {"data": FIVE[2:], "meta": {"next": None}}
+
+    with serving(Api({"/items": answer})) as api:
+        pages = {"pagination_type": "cursor", "token_path": "meta.next", "size_param": "limit", "page_size": 2}
+        assert records(source.read(form(api, listing(pagination=pages)))) == FIVE
+        assert [request.query.get("cursor") for request in api.requests] == [None, str(token)]
+        assert [request.query["limit"] for request in api.requests] == ["2", "2"]
+
+
+def test_tokens_may_come_in_a_header_or_be_the_last_records_field(source):
+    def by_header(request):
+        last = int(request.headers.get("X-After", "0"))
+        more = {"X-Next": str(last + 2)} if last < 3 else {}
+        return Response(
+            json.dumps(FIVE[last : last + 2]).encode(), headers={"Content-Type": "application/json", **more}
+        )
+
+    def by_field(request):
+        start = int(request.query.get("after", "0"))
+        return {"data": FIVE[start : start + 2], "has_more": start < 3}
+
+    with serving(Api({"/header": by_header, "/field": by_field})) as api:
+        first = {
+            "pagination_type": "cursor",
+            "token_header": "X-Next",
+            "token_param": "X-After",
+            "inject_into": "header",
+        }
+        second = {"pagination_type": "cursor", "token_field": "id", "token_param": "after", "has_more_path": "has_more"}
+        streams = [{"name": "header", "path": "/header", "pagination": first},
+                   {"name": "field", "path": "/field", "pagination": second}]  # fmt: skip
+        result = source.read(form(api, *streams))
+        assert records(result, "header") == FIVE
+        assert records(result, "field") == FIVE
+        assert [request.query.get("after") for request in api.of("/field")] == [None, "2", "4"]
+
+
+def test_a_token_that_comes_again_is_an_error(source):
+    with serving(Api({"/items": lambda request: {"data": FIVE, "next": "x"}})) as api:
+        result = source.read(form(api, listing(pagination={"pagination_type": "cursor", "token_path": "next"})))
+    assert result.exit_code == 1
+    assert "the same token for 'cursor' twice" in traced(result)[0]["message"]
+
+
+def test_a_post_carries_the_body_with_paging_and_parents_values(source):
+    names = ['a"b', "c"]
+
+    def search(request):
+        assert request.method == "POST"
+        asked = request.json
+        rows = [{"user": asked["filter"]["user"], "n": n} for n in range(3)]
+        start = asked["page"]["offset"]
+        return {"rows": rows[start : start + asked["page"]["limit"]]}
+
+    users = {"name": "users", "path": "/users", "primary_key": ["name"]}
+    orders = {
+        "name": "orders", "path": "/search", "method": "POST", "record_path": "rows",
+        "body": '{"filter": {"user": "{{ parent.user }}", "since": 1.50}}',
+        "parents": [{"stream": "users", "field": "name", "as": "user"}],
+        "pagination": {"pagination_type": "offset", "offset_param": "page.offset", "size_param": "page.limit",
+                       "page_size": 2, "inject_into": "body"},
+    }  # fmt: skip
+    with serving(Api({"/users": lambda request: [{"name": name} for name in names], "/search": search})) as api:
+        result = source.read(form(api, users, orders), "orders")
+        assert {request.headers["Content-Type"] for request in api.of("/search")} == {"application/json"}
+    assert sorted((row["user"], row["n"]) for row in records(result)) == [(name, n) for name in names for n in range(3)]
+
+
+def test_ignored_status_codes_are_no_records_and_no_error(source):
+    answers = {"/users": lambda request: {"data": [{"id": n} for n in (1, 2)] if request.query["page"] == "1" else []}}
+    with serving(Api({**answers, "/users/2/orders": lambda request: [{"n": 1}]})) as api:
+        result = source.read(form(api, *family(ignore_status_codes=[404])), "orders")
+    assert result.exit_code == 0
+    assert records(result) == [{"n": 1, "user_id": 2}]
+    assert any("answered 404" in message["log"]["message"] for message in result.of("LOG"))
 
 
 def test_a_next_url_on_another_host_is_refused_before_credentials_go_there(source):
@@ -443,6 +526,59 @@ def test_credentials_and_headers_go_along_and_a_stream_overrides_the_connector(s
     assert sent == f"u:{SECRET}"
     assert request.headers["x-tenant"] == "8"
     assert request.query == {"a": "1 é", "b": "2"}
+
+
+def oauth(api, **more):
+    return {"auth_type": "oauth_client_credentials", "token_url": f"{api.url}/token", "client_id": "me",
+            "client_secret": SECRET, **more}  # fmt: skip
+
+
+def token_form(request):
+    return dict(parse_qsl(request.body.decode()))
+
+
+def test_client_credentials_fetch_a_token_and_renew_one_that_is_refused(source):
+    tokens = iter(["first-access-token", "second-access-token"])
+
+    def items(request):
+        if request.headers["Authorization"] != "Bearer second-access-token":
+            return Response(b'{"message": "expired"}', 401)
+        return FIVE
+
+    answers = {"/token": lambda request: {"access_token": next(tokens), "expires_in": 3600}, "/items": items}
+    with serving(Api(answers)) as api:
+        streams = [listing(), {"name": "again", "path": "/items"}]  # which share the token
+        config = form(api, *streams, credentials=oauth(api, scopes="a b", audience="x"), max_retries=1, num_workers=2)
+        result = source.read(config)
+        assert records(result, "items") == records(result, "again") == FIVE
+        assert token_form(api.of("/token")[0]) == {
+            "grant_type": "client_credentials", "scope": "a b", "audience": "x", "client_id": "me",
+            "client_secret": SECRET,
+        }  # fmt: skip
+        assert len(api.of("/token")) == 2
+    assert b"access-token" not in result.stdout
+
+
+def test_client_credentials_by_http_basic_and_a_secret_that_is_refused(source):
+    refused = Response(b'{"error": "invalid_client", "error_description": "unknown client"}', 401)
+    with serving(Api({"/token": lambda request: refused})) as api:
+        result = source.run("check", form(api, listing(), credentials=oauth(api, client_auth="basic")))
+        sent = api.of("/token")[0].headers["Authorization"].removeprefix("Basic ")
+        assert base64.b64decode(sent).decode() == f"me:{SECRET}"
+        assert len(api.requests) == 1
+    message = failed(result)
+    assert "401: unknown client" in message
+    assert "Check credentials" in message
+    assert SECRET.encode() not in result.stdout
+
+
+def test_a_token_that_is_refused_again_asks_for_other_credentials(source):
+    answers = {"/token": lambda request: {"access_token": "tok-1234567"}, "/items": lambda request: Response(b"", 401)}
+    with serving(Api(answers)) as api:
+        result = source.read(form(api, listing(), credentials=oauth(api), max_retries=3))
+    (error,) = traced(result)
+    assert error["failure_type"] == "config_error"
+    assert len(api.of("/items")) == 2
 
 
 # --- check, discover ------------------------------------------------------------------------------------------------

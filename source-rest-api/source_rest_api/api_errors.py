@@ -41,6 +41,7 @@ class ApiErrorHandler(ErrorHandler):
 
     config: Mapping[str, Any]
     max_retries_: int | None = None
+    ignored: list[int] | None = None
 
     def __post_init__(self) -> None:
         self.backoff_strategies = [Backoff()]
@@ -63,10 +64,14 @@ class ApiErrorHandler(ErrorHandler):
             return ErrorResolution(ResponseAction.SUCCESS)
         code, where = response.status_code, plain_url(response.url)
         text = f"{where} answered {code}{api_text(response)}."
+        if code in (self.ignored or ()):
+            return ErrorResolution(ResponseAction.IGNORE, None, f"{text} It is ignored, as the form says.")
         if code == 429 or (code == 403 and is_rate_limit(response)):
             return ErrorResolution(
                 ResponseAction.RATE_LIMITED, FailureType.transient_error, f"{text} It limits the rate."
             )
+        if code == 401 and self.config.get("credentials", {}).get("auth_type", "").startswith("oauth"):
+            return ErrorResolution(ResponseAction.REFRESH_TOKEN_THEN_RETRY, FailureType.transient_error, text)
         if code in RETRIED:
             return ErrorResolution(ResponseAction.RETRY, FailureType.transient_error, text)
         if 300 <= code < 400:

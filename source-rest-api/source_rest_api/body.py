@@ -15,6 +15,7 @@ from msgspec import UNSET, Raw
 
 WELL_KNOWN = ("data", "results", "items", "records", "features", "value", "values", "rows", "entries", "list", "result")
 MOST_NAMED_KEYS = 10
+ANY_KEY = "*"
 
 _FIELDS = msgspec.json.Decoder(dict[str, Raw])
 _LIST = msgspec.json.Decoder(list[Raw])
@@ -45,10 +46,14 @@ def clean(body: bytes) -> bytes:
 
 
 class RecordFinder:
-    """Finds the list of records by a path; ``()`` is the root, ``None`` looks for the list itself."""
+    """Finds the list of records by a path; ``()`` is the root, ``None`` looks for the list itself.
+
+    A path that ends with ``*`` takes the values of an object, whose keys become ``_key``.
+    """
 
     def __init__(self, path: Sequence[str] | None):
-        self.path = None if path is None else tuple(path)
+        self._by_key = path is not None and bool(path) and path[-1] == ANY_KEY
+        self.path = None if path is None else tuple(path[:-1] if self._by_key else path)
         self._decoder = None if self.path is None else leaf_decoder(self.path, Raw)
 
     @classmethod
@@ -82,7 +87,7 @@ class RecordFinder:
             if is_first:
                 raise BodyError(f"has no {'.'.join(self.path) or 'list'!r}; it has {_shape(body)}. Set record_path")
             return []
-        return _as_list(found, self.path)
+        return _by_key(found, self.path) if self._by_key else _as_list(found, self.path)
 
 
 def leaf_decoder(path: Sequence[str], leaf_type: Any) -> msgspec.json.Decoder[Any]:
@@ -112,6 +117,17 @@ def value_at(body: bytes, path: Sequence[str]) -> Any:
     return None if found is UNSET else found
 
 
+def raw_at(body: bytes | Raw, path: Sequence[str]) -> bytes | None:
+    """The JSON text of the value at a path, or None if there is none. Raises BodyError if the body is no JSON."""
+    try:
+        found = leaf(leaf_decoder(path, Raw).decode(body), path)
+    except msgspec.ValidationError:
+        return None
+    except msgspec.DecodeError as cause:
+        raise BodyError(f"is no JSON ({cause})") from None
+    return None if found is UNSET else bytes(found)
+
+
 def value_of(record: Raw, decoder: msgspec.json.Decoder[Any], path: Sequence[str]) -> Any:
     """The value that a ``leaf_decoder`` of a path finds in a record, or None if there is none."""
     try:
@@ -130,6 +146,19 @@ def _as_list(found: Raw, path: Sequence[str]) -> list[Raw]:
     if bytes(found) == b"null":
         return []
     raise BodyError(f"has a single value at {'.'.join(path) or 'its root'!r}, where a list or an object is wanted")
+
+
+def _by_key(found: Raw, path: Sequence[str]) -> list[Raw]:
+    """The values of an object as records, each with its key as ``_key``."""
+    try:
+        entries = _FIELDS.decode(found)
+    except msgspec.ValidationError:
+        raise BodyError(f"has no object at {'.'.join(path) or 'its root'!r} whose values could be records") from None
+    records = []
+    for key, value in entries.items():
+        fields = _FIELDS.decode(value) if memoryview(value)[0] == 0x7B else {"value": value}
+        records.append(Raw(msgspec.json.encode({"_key": key, **fields})))
+    return records
 
 
 def _wrapped(item: Raw) -> Raw:

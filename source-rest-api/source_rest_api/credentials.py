@@ -13,7 +13,10 @@ from typing import Any, assert_never
 
 from airbyte_cdk.sources.declarative.auth.declarative_authenticator import DeclarativeAuthenticator
 
-from source_rest_api.form import ApiKey, Basic, Bearer, Credentials, Form, NoCredentials
+from source_rest_api.form import ApiKey, Basic, Bearer, Credentials, Form, NoCredentials, OAuthClientCredentials
+from source_rest_api.oauth import TokenStore
+
+TOKENS = "__tokens"  # in the config of this process: the one store that all streams share
 
 
 @dataclass
@@ -30,9 +33,17 @@ class FormAuthenticator(DeclarativeAuthenticator):
         credentials = Form.parse(self.config).credentials
         self._headers = headers_of(credentials)
         self._params = params_of(credentials)
+        self._tokens: TokenStore | None = None
+        if isinstance(credentials, OAuthClientCredentials):
+            shared: dict[str, TokenStore] = self.config.get(TOKENS, {})
+            self._tokens = shared.setdefault("", TokenStore(credentials))
+            # Only authenticators that have this method are asked to renew a token (CDK, HttpClient).
+            self.refresh_and_set_access_token = self._tokens.renew
 
     def get_auth_header(self) -> Mapping[str, Any]:
         """Part of the CDK's interface."""
+        if self._tokens is not None:
+            return {"Authorization": as_header(f"Bearer {self._tokens.token()}")}
         return self._headers
 
     def get_request_params(self) -> Mapping[str, Any]:
@@ -42,12 +53,12 @@ class FormAuthenticator(DeclarativeAuthenticator):
     @property
     def auth_header(self) -> str:
         """Part of the CDK's interface; the header's name, empty if there is none."""
-        return next(iter(self._headers), "")
+        return next(iter(self.get_auth_header()), "")
 
     @property
     def token(self) -> str:
         """Part of the CDK's interface; the header's value."""
-        return next(iter(self._headers.values()), "")
+        return next(iter(self.get_auth_header().values()), "")
 
 
 def headers_of(credentials: Credentials) -> dict[str, str]:
@@ -59,7 +70,7 @@ def headers_of(credentials: Credentials) -> dict[str, str]:
             return {"Authorization": as_header(f"{prefix} {token}".lstrip())}
         case ApiKey(api_key=key, name=name, inject_into="header"):
             return {name: as_header(key)}
-        case NoCredentials() | ApiKey():
+        case NoCredentials() | ApiKey() | OAuthClientCredentials():
             return {}
         case other:
             assert_never(other)

@@ -47,9 +47,6 @@ class ApiKey(_Part, frozen=True, tag_field="auth_type", tag="api_key"):
     inject_into: Literal["header", "query"] = "header"
 
 
-Credentials = NoCredentials | Basic | Bearer | ApiKey
-
-
 class Pair(_Part, frozen=True):
     """One header or query parameter."""
 
@@ -57,8 +54,24 @@ class Pair(_Part, frozen=True):
     value: str
 
 
+class OAuthClientCredentials(_Part, frozen=True, tag_field="auth_type", tag="oauth_client_credentials"):
+    token_url: Annotated[str, Meta(pattern=r"^https?://[^\s/]")]
+    client_id: Name
+    client_secret: Name
+    scopes: str = ""
+    client_auth: Literal["body", "basic"] = "body"
+    audience: str = ""
+    extra_params: list[Pair] = []
+
+
+Credentials = NoCredentials | Basic | Bearer | ApiKey | OAuthClientCredentials
+
+
 class NoPages(_Part, frozen=True, tag_field="pagination_type", tag="none"):
     pass
+
+
+InjectInto = Literal["query", "header", "body"]
 
 
 class PageNumbers(_Part, frozen=True, tag_field="pagination_type", tag="page"):
@@ -66,6 +79,7 @@ class PageNumbers(_Part, frozen=True, tag_field="pagination_type", tag="page"):
     start_page: Annotated[int, Meta(ge=0)] = 1
     size_param: str = ""
     page_size: Positive | None = None
+    inject_into: InjectInto = "query"
     stop_when_shorter: bool = False
 
 
@@ -74,7 +88,19 @@ class Offsets(_Part, frozen=True, tag_field="pagination_type", tag="offset"):
     start_offset: Annotated[int, Meta(ge=0)] = 0
     size_param: str = "limit"
     page_size: Positive | None = None
+    inject_into: InjectInto = "query"
     stop_when_shorter: bool = False
+
+
+class Tokens(_Part, frozen=True, tag_field="pagination_type", tag="cursor"):
+    token_path: str = ""
+    token_header: str = ""
+    token_field: str = ""
+    token_param: Name = "cursor"  # noqa: S105  # a parameter's name
+    size_param: str = ""
+    page_size: Positive | None = None
+    inject_into: InjectInto = "query"
+    has_more_path: str = ""
 
 
 class LinkHeader(_Part, frozen=True, tag_field="pagination_type", tag="link_header"):
@@ -88,7 +114,7 @@ class NextUrl(_Part, frozen=True, tag_field="pagination_type", tag="next_url"):
     page_size: Positive | None = None
 
 
-Pagination = NoPages | PageNumbers | Offsets | LinkHeader | NextUrl
+Pagination = NoPages | PageNumbers | Offsets | Tokens | LinkHeader | NextUrl
 
 
 class NotIncremental(_Part, frozen=True, tag_field="incremental_type", tag="none"):
@@ -135,6 +161,8 @@ class Stream(_Part, frozen=True):
 
     name: Name
     path: str
+    method: Literal["GET", "POST"] = "GET"
+    body: str = ""
     record_path: str = ""
     primary_key: list[Name] = []
     headers: list[Pair] = []
@@ -144,6 +172,7 @@ class Stream(_Part, frozen=True):
     parents: Annotated[list[Parent], Meta(max_length=1)] = []
     add_parent_fields: bool = False
     timestamps: list[Timestamp] = []
+    ignore_status_codes: list[Annotated[int, Meta(ge=400, le=499)]] = []
     sample_size: Annotated[int, Meta(ge=1, le=100_000)] = 1000
 
     @property
@@ -249,10 +278,26 @@ def _stream_problems(stream: Stream, form: Form) -> Iterator[str]:
     match stream.pagination:
         case PageNumbers() | Offsets() as pages if pages.stop_when_shorter and pages.page_size is None:
             yield f"{here}: stop_when_shorter needs page_size."
+        case Tokens() as tokens if sum(map(bool, (tokens.token_path, tokens.token_header, tokens.token_field))) != 1:
+            yield f"{here}: pagination needs exactly one of token_path, token_header and token_field."
         case _:
             pass
+    yield from _body_problems(stream, here)
     if stream.cursor is not None:
         yield from _cursor_problems(stream.cursor, stream, here)
+
+
+def _body_problems(stream: Stream, here: str) -> Iterator[str]:
+    if stream.method == "GET":
+        if stream.body:
+            yield f"{here}: a body needs method POST."
+        if isinstance(stream.pagination, PageNumbers | Offsets | Tokens) and stream.pagination.inject_into == "body":
+            yield f"{here}: pagination that goes into the body needs method POST."
+    elif stream.body:
+        try:
+            msgspec.json.decode(PARENT.sub("0", stream.body))
+        except msgspec.DecodeError:
+            yield f"{here}: body is no JSON."
 
 
 def _cursor_problems(cursor: DatetimeCursor, stream: Stream, here: str) -> Iterator[str]:
@@ -287,11 +332,11 @@ def _format_problems(format_: str, here: str) -> Iterator[str]:
 
 def _parent_problems(stream: Stream, form: Form) -> Iterator[str]:
     here = f"Stream {stream.name!r}"
-    texts = [stream.path, *(pair.value for pair in [*stream.headers, *stream.query_params])]
+    texts = [stream.path, stream.body, *(pair.value for pair in [*stream.headers, *stream.query_params])]
     used = {name for text in texts for name in PARENT.findall(text)}
     for text in texts:
         if "{{" in PARENT.sub("", text):
-            yield f"{here}: only {{{{ parent.<name> }}}} is understood in path, headers and query_params."
+            yield f"{here}: only {{{{ parent.<name> }}}} is understood in path, headers, query_params and body."
     parent = stream.parent
     known = {parent.as_name} if parent else set()
     for name in sorted(used - known):
@@ -302,7 +347,8 @@ def _parent_problems(stream: Stream, form: Form) -> Iterator[str]:
         yield f"{here}: its parent {parent.stream!r} is no stream. Streams: {', '.join(form.names)}."
         return
     if parent.as_name not in used:
-        yield f"{here} has a parent, but no {{{{ parent.{parent.as_name} }}}} in its path, headers or query_params."
+        wanted = f"{{{{ parent.{parent.as_name} }}}}"
+        yield f"{here} has a parent, but {wanted} is nowhere in its path, headers, query_params or body."
     above, seen = form.stream(parent.stream), [stream.name]
     while above.name not in seen:
         seen.append(above.name)

@@ -13,8 +13,11 @@ from dataclasses import dataclass, field
 from typing import Protocol, assert_never
 from urllib.parse import urljoin, urlsplit
 
-from source_rest_api.body import value_at
-from source_rest_api.form import LinkHeader, NextUrl, NoPages, Offsets, PageNumbers, Pagination
+import msgspec
+from msgspec import Raw
+
+from source_rest_api.body import raw_at, value_at
+from source_rest_api.form import InjectInto, LinkHeader, NextUrl, NoPages, Offsets, PageNumbers, Pagination, Tokens
 
 
 class PagingError(ValueError):
@@ -27,11 +30,14 @@ class Request:
 
     Attributes:
         url: absolute, where the API named it; otherwise None for the stream's own.
-        params: query parameters to add.
+        params, headers: to add.
+        body: values to set in the JSON body, by dotted path.
     """
 
     url: str | None = None
     params: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Mapping[str, str | int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +49,16 @@ class Answer:
         body: cleaned body.
         count: records in it.
         next_link: the URL of the Link header with ``rel="next"``, if there is one.
+        headers: of the answer.
+        last: the last record.
     """
 
     url: str
     body: bytes
     count: int
     next_link: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    last: Raw | None = None
 
 
 class Pager(Protocol):
@@ -74,6 +84,8 @@ def pager_of(pagination: Pagination) -> Pager:
             return CountingPages(pagination.page_param, pagination.start_page, pagination, counts_records=False)
         case Offsets():
             return CountingPages(pagination.offset_param, pagination.start_offset, pagination, counts_records=True)
+        case Tokens():
+            return TokenPages(pagination)
         case LinkHeader() | NextUrl():
             return LinkedPages(pagination)
         case other:
@@ -120,7 +132,46 @@ class CountingPages:
         return self._request()
 
     def _request(self) -> Request:
-        return Request(params={self._param: str(self._at), **_size(self._pagination)})
+        return _placed({self._param: self._at, **_size(self._pagination)}, self._pagination.inject_into)
+
+
+class TokenPages:
+    """A token from the last answer leads to the next one. It is passed on as the API wrote it, and never evaluated."""
+
+    def __init__(self, pagination: Tokens):
+        self._pagination = pagination
+        self._seen: set[bytes] = set()
+
+    def first(self) -> Request:
+        return _placed(_size(self._pagination), self._pagination.inject_into)
+
+    def next(self, answer: Answer) -> Request | None:
+        pagination = self._pagination
+        if answer.count == 0:
+            return None
+        if pagination.has_more_path and value_at(answer.body, pagination.has_more_path.split(".")) is False:
+            return None
+        token = self._token(answer)
+        if not token:
+            return None
+        digest = _digest(token.encode())
+        if digest in self._seen:
+            raise PagingError(f"gave the same token for {pagination.token_param!r} twice")
+        self._seen.add(digest)
+        return _placed({pagination.token_param: token, **_size(pagination)}, pagination.inject_into)
+
+    def _token(self, answer: Answer) -> str:
+        pagination = self._pagination
+        if pagination.token_header:
+            return answer.headers.get(pagination.token_header, "")
+        if pagination.token_path:
+            return _as_token(raw_at(answer.body, pagination.token_path.split(".")), pagination.token_path)
+        if answer.last is None:
+            return ""
+        token = _as_token(raw_at(answer.last, pagination.token_field.split(".")), pagination.token_field)
+        if not token:
+            raise PagingError(f"has a last record without the field {pagination.token_field!r} that leads on")
+        return token
 
 
 class LinkedPages:
@@ -131,7 +182,7 @@ class LinkedPages:
         self._seen: set[bytes] = set()
 
     def first(self) -> Request:
-        return Request(params=_size(self._pagination))
+        return Request(params=_texts(_size(self._pagination)))
 
     def next(self, answer: Answer) -> Request | None:
         self._seen.add(_digest(answer.url.encode()))
@@ -161,10 +212,37 @@ class LinkedPages:
         return found
 
 
-def _size(pagination: PageNumbers | Offsets | LinkHeader | NextUrl) -> dict[str, str]:
+def _size(pagination: PageNumbers | Offsets | Tokens | LinkHeader | NextUrl) -> dict[str, str | int]:
     if pagination.page_size is None or not pagination.size_param:
         return {}
-    return {pagination.size_param: str(pagination.page_size)}
+    return {pagination.size_param: pagination.page_size}
+
+
+def _placed(values: Mapping[str, str | int], where: InjectInto) -> Request:
+    match where:
+        case "query":
+            return Request(params=_texts(values))
+        case "header":
+            return Request(headers=_texts(values))
+        case "body":
+            return Request(body=values)
+        case other:
+            assert_never(other)
+
+
+def _texts(values: Mapping[str, str | int]) -> dict[str, str]:
+    return {name: str(value) for name, value in values.items()}
+
+
+def _as_token(raw: bytes | None, path: str) -> str:
+    """A text, or the text of a number; empty for null, false and what is not there."""
+    if raw is None or raw in (b"null", b"false"):
+        return ""
+    if raw[:1] == b'"':
+        return str(msgspec.json.decode(raw))
+    if raw[:1] in (b"{", b"[") or raw == b"true":
+        raise PagingError(f"has no token at {path!r} but an object, a list or true")
+    return raw.decode()
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

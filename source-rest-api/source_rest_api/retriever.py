@@ -7,10 +7,12 @@ wrong, and evaluate tokens as code. Used by several threads at once: nothing her
 
 from __future__ import annotations
 
+import json
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -159,12 +161,13 @@ class PageRetriever(Retriever):
             response, body = self._fetch(request, window)
             where = plain_url(response.url)
             try:
-                body = clean(body)
-                if response.status_code == NO_CONTENT:
+                if response.status_code == NO_CONTENT or response.status_code in self._stream.ignore_status_codes:
                     return
+                body = clean(body)
                 records = finder.find(body, is_first=is_first)
                 link = response.links.get("next", {}).get("url")
-                request = pager.next(Answer(response.url, body, len(records), link))
+                last = records[-1] if records else None
+                request = pager.next(Answer(response.url, body, len(records), link, response.headers, last))
             except BodyError as problem:
                 kind = response.headers.get("Content-Type", "no content type")
                 raise self._wrong(f"the answer of {where} ({response.status_code}, {kind}) {problem}") from None
@@ -177,10 +180,14 @@ class PageRetriever(Retriever):
         """One answer, whole. A connection that breaks while the body comes is tried again."""
         is_own = request.url is None
         params = {**self._params(window), **request.params} if is_own else {}
-        headers = {pair.name: as_header(_filled(pair.value, window, encode=False)) for pair in self._stream.headers}
+        headers = {pair.name: as_header(_filled(pair.value, window)) for pair in self._stream.headers}
+        headers |= {name: as_header(value) for name, value in request.headers.items()}
+        body = self._request_body(request, window)
+        if body is not None:
+            headers.setdefault("Content-Type", "application/json")
         tries = self._form.max_retries + 1
         for number in range(1, tries + 1):
-            response = self._send(request.url or self._url(window), headers, params)
+            response = self._send(request.url or self._url(window), headers, params, body)
             try:
                 return response, self._body(response)
             except (
@@ -197,9 +204,13 @@ class PageRetriever(Retriever):
             f"Stream {self.name!r}: the connection broke {tries} times while an answer was coming. Try later."
         )
 
-    def _send(self, url: str, headers: Mapping[str, str], params: Mapping[str, str]) -> requests.Response:
+    def _send(
+        self, url: str, headers: Mapping[str, str], params: Mapping[str, str], body: str | None
+    ) -> requests.Response:
         try:
-            response = self.requester.send_request(path=url, request_headers=headers, request_params=params)
+            response = self.requester.send_request(
+                path=url, request_headers=headers, request_params=params, request_body_data=body
+            )
         except ValueError:  # of requests (a line break in a header), or of the CDK (a name that stands twice)
             raise self._wrong(
                 f"no request can be made for {plain_url(url)}. Check headers, query_params and credentials: a name may "
@@ -235,12 +246,28 @@ class PageRetriever(Retriever):
 
     def _url(self, window: Window) -> str:
         """Absolute, so that nothing in the path is taken for a scheme, and nothing evaluated."""
-        path = _filled(self._stream.path, window, encode=True).lstrip("/")
+        path = _filled(self._stream.path, window, quote_all).lstrip("/")
         base = self._form.base_url.rstrip("/")
         return f"{base}/{path}" if path else base
 
+    def _request_body(self, request: Request, window: Window) -> str | None:
+        """The form's body with the parent's values, and what paging sets in it."""
+        if self._stream.method == "GET":
+            return None
+        text = PARENT.sub(lambda found: _inside_json(window.partition[found[1]]), self._stream.body)
+        if not request.body:
+            return text or None
+        document = json.loads(text or "{}")
+        for path, value in request.body.items():
+            *above, name = path.split(".")
+            place = document
+            for key in above:
+                place = place.setdefault(key, {})
+            place[name] = value
+        return json.dumps(document)
+
     def _params(self, window: Window) -> dict[str, str]:
-        params = {pair.name: _filled(pair.value, window, encode=False) for pair in self._stream.query_params}
+        params = {pair.name: _filled(pair.value, window) for pair in self._stream.query_params}
         cursor = self._stream.cursor
         if cursor is None or self.parent_field is not None:
             return params
@@ -279,14 +306,17 @@ class PageRetriever(Retriever):
         )
 
 
-def _filled(text: str, window: Window, *, encode: bool) -> str:
-    """A text of the form with the parent's values in it; encoded where it becomes part of a URL's path."""
+quote_all = partial(quote, safe="")
 
-    def value(found: Any) -> str:
-        filled = str(window.partition[found[1]])
-        return quote(filled, safe="") if encode else filled
 
-    return PARENT.sub(value, text)
+def _filled(text: str, window: Window, encode: Callable[[str], str] = str) -> str:
+    """A text of the form with the parent's values in it, each through ``encode``."""
+    return PARENT.sub(lambda found: encode(str(window.partition[found[1]])), text)
+
+
+def _inside_json(value: str | int) -> str:
+    """A parent's value in JSON text; a text's quotes are the form's own."""
+    return json.dumps(value)[1:-1] if isinstance(value, str) else str(value)
 
 
 def _strip_credentials(response: requests.Response, **_: object) -> None:

@@ -30,6 +30,7 @@ from airbyte_cdk.utils.airbyte_secrets_utils import add_to_secrets
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 
 from source_rest_api.boundary import known_of, without_boundary
+from source_rest_api.credentials import TOKENS
 from source_rest_api.errors import config_error
 from source_rest_api.form import Form, Stream
 from source_rest_api.page import BUDGET, Page, page_of
@@ -66,7 +67,7 @@ class SourceRestApi(YamlDeclarativeSource):
         super().__init__(
             str(MANIFEST),
             catalog=catalog,
-            config={**config, BOUNDARIES: known} if config is not None else None,
+            config={**config, BOUNDARIES: known, TOKENS: {}} if config is not None else None,
             state=[_for_the_cdk(message) for message in state or ()],
         )
 
@@ -83,7 +84,7 @@ class SourceRestApi(YamlDeclarativeSource):
         The CDK's own would write the configuration, and its secrets, into ``temp_dir``.
         """
         if not self._config:
-            self._config = {**config, BOUNDARIES: {}}
+            self._config = {**config, BOUNDARIES: {}, TOKENS: {}}
         return self._config
 
     def check(self, logger: logging.Logger, config: Mapping[str, Any]) -> AirbyteConnectionStatus:

@@ -46,6 +46,8 @@ def _component(
     retriever = component["retriever"]
     retriever["requester"]["connect_timeout_in_seconds"] = min(CONNECT_SECONDS, form.timeout_seconds)
     retriever["requester"]["read_timeout_in_seconds"] = form.timeout_seconds
+    retriever["requester"]["http_method"] = stream.method
+    retriever["requester"]["error_handler"]["ignored"] = stream.ignore_status_codes
     if max_retries is not None:
         retriever["requester"]["error_handler"]["max_retries_"] = max_retries
     component["name"] = stream.name

@@ -58,12 +58,16 @@ def refusal(**changed: Any) -> str:
         ({"num_workers": 99}, "num_workers"),
         ({"max_respons_mb": 3}, "max_respons_mb"),
         ({"streams": [listing(), child(parents=[])]}, "no entry of its parents"),
-        ({"streams": [listing(), child(path="/o")]}, "no {{ parent.id }}"),
+        ({"streams": [listing(), child(path="/o")]}, "{{ parent.id }} is nowhere"),
         ({"streams": [child(name="a", parents=[{"stream": "b", "field": "id"}]),
                       child(name="b", parents=[{"stream": "a", "field": "id"}])]}, "a circle (a -> b -> a)"),
         ({"streams": [changes(is_ascending=True, step="P1D", start="2024-01-01", start_param="s", end_param="e")]},
          "goes with neither step nor parents"),
         ({"streams": [changes(cursor_field="{{ x }}")]}, "not a template"),
+        ({"streams": [listing(body="{}")]}, "a body needs method POST"),
+        ({"streams": [listing(method="POST", body="{")]}, "body is no JSON"),
+        ({"streams": [listing(pagination={"pagination_type": "page", "inject_into": "body"})]}, "needs method POST"),
+        ({"streams": [listing(pagination={"pagination_type": "cursor"})]}, "exactly one of token_path"),
         ({"streams": [changes(lookback="2 days")]}, "write P1D, PT6H or PT30M"),
         ({"streams": [listing(timestamps=[{"field": "x", "format": "%Q"}])]}, "'%Q'"),
         ({"streams": [listing(timestamps=[{"field": f, "format": "epoch_s"} for f in ("a", "a.b")])]}, "inside"),
@@ -190,7 +194,9 @@ def _parsed_field(field: msgspec.structs.FieldInfo) -> Any:
     if str(bare).startswith("list["):
         inner = get_args(bare)[0]
         is_struct = isinstance(inner, type) and issubclass(inner, msgspec.Struct)
-        return [_parsed(inner) if is_struct else ""]
+        if is_struct:
+            return [_parsed(inner)]
+        return [None if int in get_args(inner) else ""]
     if any(isinstance(found, type) and issubclass(found, msgspec.Struct) for found in get_args(bare)):
         return _parsed(bare)
     if field.default is msgspec.NODEFAULT:

@@ -47,6 +47,8 @@ def test_every_record_is_found_with_its_text_whatever_the_layout(records, indent
         (".", b'{"id": 1}', 1),
         ("data", b'{"data": null}', 0),
         ("data", b'{"data": {"id": 1}}', 1),
+        ("data.*", b'{"data": {"a": {}, "b": 2}}', 2),
+        ("*", b'{"a": {}, "b": {}}', 2),
         ("a.b.c", b'{"a": {"b": {"c": []}}}', 0),
     ],
 )
@@ -68,6 +70,13 @@ def test_a_path_that_is_missing_later_is_an_empty_page():
     finder = RecordFinder.of("data")
     assert len(finder.find(b'{"data": [1]}', is_first=True)) == 1
     assert finder.find(b'{"done": true}', is_first=False) == []
+
+
+def test_keys_of_an_object_of_records_become_a_field():
+    found = RecordFinder.of("data.*").find(b'{"data": {"x": {"n": 1.50}, "y": 7}}', is_first=True)
+    assert [bytes(item) for item in found] == [b'{"_key":"x","n":1.50}', b'{"_key":"y","value":7}']
+    with pytest.raises(BodyError, match="no object at 'data'"):
+        RecordFinder.of("data.*").find(b'{"data": [1]}', is_first=True)
 
 
 CURSOR = DatetimeCursor(cursor_field="at")
