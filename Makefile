@@ -27,7 +27,7 @@ demo: setup ## Real API data to a lake on this machine, and a map of it
 	@$(BIN)/python -m local_runner.demo
 
 test: setup ## Run every test that needs no cloud account
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest --numprocesses=auto --dist=worksteal $(PYTEST_ARGS)
 
 check: setup lint typecheck imports ## All static checks
 

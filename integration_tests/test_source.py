@@ -366,6 +366,37 @@ def test_windows_have_start_and_end_and_lose_nothing_between_them(source):
         assert records(source.read(form(api, stream), state=kept(first))) == []
 
 
+def test_newest_first_reads_no_further_than_the_state(source):
+    rows = [change(n, f"2024-01-{n:02d}T00:00:00Z") for n in range(1, 11)]
+
+    def answer(request):
+        start = int(request.query["offset"])
+        return rows[::-1][start : start + 2]
+
+    with serving(Api({"/changes": answer})) as api:
+        stream = {**changes(start_param="", newest_first=True), "pagination": {"pagination_type": "offset"}}
+        first = source.read(form(api, stream))
+        assert len(records(first)) == 10
+        rows += [change(n, f"2024-01-{n:02d}T00:00:00Z") for n in (11, 12, 13)]
+        api.requests.clear()
+        second = source.read(form(api, stream), state=kept(first))
+        assert sorted(row["id"] for row in records(second)) == [11, 12, 13]
+        assert len(api.requests) == 3  # 13 and 12; 11 and the known 10; 9 and 8 are behind
+        rows.sort(key=lambda row: row["id"] % 3)
+        broken = source.read(form(api, stream))
+    assert "newest first" in traced(broken)[0]["message"]
+
+
+def test_a_rate_limit_of_the_form_is_kept_over_all_streams(source):
+    with serving(Api({"/items": lambda request: FIVE})) as api:
+        streams = [{"name": f"s{number}", "path": "/items"} for number in range(5)]
+        begun = time.monotonic()
+        result = source.read(form(api, *streams, rate_limit={"requests_per_second": 2}))
+        assert time.monotonic() - begun > 2
+    assert result.exit_code == 0
+    assert len(records(result)) == 25
+
+
 def test_a_state_in_the_future_is_read_on(source):
     rows = [change(1, "2999-01-01T00:00:00Z")]
     with serving(Api({"/changes": lambda request: rows})) as api:

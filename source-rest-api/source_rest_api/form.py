@@ -132,6 +132,7 @@ class DatetimeCursor(_Part, frozen=True, tag_field="incremental_type", tag="date
     granularity: str = ""
     lookback: str = ""
     is_ascending: bool = False
+    newest_first: bool = False
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -188,6 +189,14 @@ class Stream(_Part, frozen=True):
         return [key.split(".") for key in self.primary_key]
 
 
+class RateLimit(_Part, frozen=True):
+    """The most requests in a second, a minute and an hour, over all streams."""
+
+    requests_per_second: Positive | None = None
+    requests_per_minute: Positive | None = None
+    requests_per_hour: Positive | None = None
+
+
 class Form(_Part, frozen=True):
     """The whole form. Streams come with the connector's defaults filled in (see ``parse``)."""
 
@@ -198,6 +207,7 @@ class Form(_Part, frozen=True):
     query_params: list[Pair] = []
     pagination: Pagination = NoPages()
     check_streams: list[Name] = []
+    rate_limit: RateLimit = RateLimit()
     num_workers: Annotated[int, Meta(ge=1, le=32)] = 4
     max_retries: Annotated[int, Meta(ge=0, le=20)] = 5
     timeout_seconds: Annotated[int, Meta(ge=1, le=3600)] = 300
@@ -234,6 +244,8 @@ class Form(_Part, frozen=True):
     def secrets(self) -> list[str]:
         """Values in arrays that must not be logged; the CDK finds those outside of arrays."""
         pairs = [*self.headers, *(pair for stream in self.streams for pair in stream.headers)]
+        if isinstance(self.credentials, OAuthClientCredentials):
+            pairs += self.credentials.extra_params
         return [pair.value for pair in pairs if pair.name.lower() not in _PUBLIC_HEADERS and pair.value]
 
 
@@ -319,6 +331,8 @@ def _cursor_problems(cursor: DatetimeCursor, stream: Stream, here: str) -> Itera
             yield f"{here}, incremental.start: {problem}"
     if cursor.step and not (cursor.start and cursor.start_param and cursor.end_param):
         yield f"{here}: incremental.step cuts time into windows, which needs start, start_param and end_param."
+    if cursor.newest_first and (cursor.is_ascending or cursor.step):
+        yield f"{here}: incremental.newest_first goes with neither is_ascending nor step."
     if cursor.is_ascending and (cursor.step or stream.parents):
         yield f"{here}: incremental.is_ascending goes with neither step nor parents; their windows save state anyway."
 

@@ -89,6 +89,21 @@ class PageRetriever(Retriever):
         else:
             for records in self._pages(window):
                 yield from self._items(records, window)
+                if self._is_behind(records, window):
+                    return
+
+    def _is_behind(self, records: list[Raw], window: Window) -> bool:
+        """Whether an API that answers newest first has reached what the state knows."""
+        cursor = self._stream.cursor
+        if cursor is None or not cursor.newest_first:
+            return False
+        moments = [moment for moment in self._maker.moments(records) if moment is not None]
+        if moments != sorted(moments, reverse=True):
+            raise self._wrong(
+                f"the API's answer is not ordered by {cursor.cursor_field!r}, newest first. Set newest_first to "
+                "false, or ask the API for that order by query_params"
+            )
+        return bool(moments) and window.lower is not None and moments[-1] < window.lower
 
     def _items(self, records: list[Raw], window: Window) -> Iterator[dict[str, Any]]:
         try:

@@ -37,7 +37,7 @@ from source_rest_api.page import BUDGET, Page, page_of
 from source_rest_api.reading import FULL_REFRESH_COMPLETE, Reading, as_records, state_message
 from source_rest_api.retriever import BOUNDARIES
 from source_rest_api.sampling import CHECK_SECONDS, Sample, first_page, sample_all, schema_of, within
-from source_rest_api.streams import stream_components
+from source_rest_api.streams import api_budget, stream_components
 
 # Absolute: a relative name would be looked up in the current directory first.
 MANIFEST = Path(__file__).with_name("manifest.yaml")
@@ -179,6 +179,9 @@ class SourceRestApi(YamlDeclarativeSource):
 
     def streams(self, config: Mapping[str, Any]) -> list[AbstractStream]:
         """In the order of the form."""
+        budget = api_budget(self._form().rate_limit)
+        if budget is not None:
+            self._source_config = {**self._source_config, "api_budget": budget}
         return super().streams(config)
 
 

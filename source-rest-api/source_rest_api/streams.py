@@ -12,7 +12,7 @@ from copy import deepcopy
 from datetime import UTC, timedelta
 from typing import Any
 
-from source_rest_api.form import DatetimeCursor, Form, Stream
+from source_rest_api.form import DatetimeCursor, Form, RateLimit, Stream
 from source_rest_api.times import CDK_CANONICAL, EPOCH, cdk_format, parse_start, resolution
 
 PARENT_VALUE = "value"  # the one field of a record that a parent's copy yields
@@ -32,6 +32,23 @@ def stream_components(form: Form, definitions: Mapping[str, Any], *, max_retries
         max_retries: fewer than the form's, for a check.
     """
     return [_component(stream, form, definitions, max_retries) for stream in form.streams]
+
+
+def api_budget(limit: RateLimit) -> Component | None:
+    """The CDK's component that keeps requests below a rate, over all streams; None without a limit."""
+    rates = [
+        {"limit": most, "interval": interval}
+        for most, interval in (
+            (limit.requests_per_second, "PT1S"),
+            (limit.requests_per_minute, "PT1M"),
+            (limit.requests_per_hour, "PT1H"),
+        )
+        if most is not None
+    ]
+    if not rates:
+        return None
+    policies = [{"type": "MovingWindowCallRatePolicy", "rates": [rate], "matchers": []} for rate in rates]
+    return {"type": "HTTPAPIBudget", "policies": policies}
 
 
 def _component(

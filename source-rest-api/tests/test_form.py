@@ -68,6 +68,8 @@ def refusal(**changed: Any) -> str:
         ({"streams": [listing(method="POST", body="{")]}, "body is no JSON"),
         ({"streams": [listing(pagination={"pagination_type": "page", "inject_into": "body"})]}, "needs method POST"),
         ({"streams": [listing(pagination={"pagination_type": "cursor"})]}, "exactly one of token_path"),
+        ({"streams": [changes(newest_first=True, is_ascending=True)]}, "goes with neither is_ascending nor step"),
+        ({"rate_limit": {"requests_per_second": 0}}, "rate_limit.requests_per_second"),
         ({"streams": [changes(lookback="2 days")]}, "write P1D, PT6H or PT30M"),
         ({"streams": [listing(timestamps=[{"field": "x", "format": "%Q"}])]}, "'%Q'"),
         ({"streams": [listing(timestamps=[{"field": f, "format": "epoch_s"} for f in ("a", "a.b")])]}, "inside"),
@@ -197,7 +199,7 @@ def _parsed_field(field: msgspec.structs.FieldInfo) -> Any:
         if is_struct:
             return [_parsed(inner)]
         return [None if int in get_args(inner) else ""]
-    if any(isinstance(found, type) and issubclass(found, msgspec.Struct) for found in get_args(bare)):
+    if any(isinstance(found, type) and issubclass(found, msgspec.Struct) for found in (bare, *get_args(bare))):
         return _parsed(bare)
     if field.default is msgspec.NODEFAULT:
         return ""
