@@ -130,10 +130,38 @@ def test_glue_says_what_the_columns_of_the_events_are(house, apis, tmp_path):
     }
 
 
-def test_awswrangler_reads_every_event_and_country_field_by_field(house, apis, tmp_path):
-    apis.now = apis.last_update(1.0)
+def test_every_country_arrives_and_a_refresh_replaces(house, apis, tmp_path):
     with running_apis(apis) as url:
-        succeeded(sync(connection("usgs", url, house, tmp_path / "usgs", mode="append")))
+        countries = connection("countries", url, house, tmp_path / "countries", mode="overwrite")
+        assert succeeded(sync(countries)).records == {"countries": 250}
+        assert succeeded(sync(countries)).records == {"countries": 250}
+        sent = {row["cca3"]: row for row in json.loads(apis.answer("/countries.json")[2])}
+    rows = house.rows("countries")
+    assert sorted(row["cca3"] for row in rows) == sorted(sent)
+    for row in rows:
+        compare_country(row, sent[row["cca3"]])
+    columns = {name: kind for name, kind in house.columns("countries").items() if not name.startswith("_airbyte")}
+    strings = ["cca2", "cca3", "ccn3", "cioc", "flag", "region", "status", "subregion", "unregionalgroup"]
+    maps = ["currencies", "languages"]  # of which a country has a few keys each: JSON
+    assert {name: kind for name, kind in columns.items() if name != "translations"} == {
+        **dict.fromkeys([*strings, *maps], "string"),
+        **dict.fromkeys(["altspellings", "borders", "capital", "tld"], "array<string>"),
+        **dict.fromkeys(["independent", "landlocked", "unmember"], "boolean"),
+        "area": "double",
+        "latlng": "array<double>",
+        "demonyms": "struct<eng:struct<f:string,m:string>,fra:struct<f:string,m:string>>",
+        "idd": "struct<root:string,suffixes:array<string>>",
+        "name": "struct<common:string,native:string,official:string>",
+    }
+    assert columns["translations"].startswith("struct<ara:struct<common:string,official:string>,")
+
+
+def test_awswrangler_reads_every_event_and_country_field_by_field(house, apis, tmp_path):
+    with running_apis(apis) as url:
+        earthquakes = connection("usgs", url, house, tmp_path / "usgs", mode="append")
+        succeeded(sync(earthquakes))
+        apis.now = apis.last_update(1.0)
+        succeeded(sync(earthquakes))
         countries = connection("countries", url, house, tmp_path / "countries", mode="overwrite")
         succeeded(sync(countries))
         succeeded(sync(countries))  # a refresh replaces
