@@ -31,6 +31,7 @@ KEY_ID, SECRET = "demo-key", "demo-secret-0123456789"  # of the embedded lake, w
 FIRST_SHARE = 0.8  # of the events have happened when the demo begins
 INTERRUPTED = 130
 WIDEST_TYPE = 70
+QUIET_PLACE = (40, 70)  # longitude and latitude where nothing is drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,9 +271,14 @@ def _draw(earthquakes: pa.Table, countries: pa.Table, path: Path) -> None:
         label=f"{len(events)} earthquakes, by magnitude",
     )
     largest = events[-1]
-    axes.annotate(f"M {largest[1]['mag']} {largest[1]['place']}", (largest[0][0], largest[0][1]), xytext=(-230, 150),
-                  textcoords="offset points", color="white", fontsize=9,
-                  arrowprops={"arrowstyle": "-", "color": "#c8d2e4", "lw": 0.7})  # fmt: skip
+    axes.annotate(
+        f"M {largest[1]['mag']} {largest[1]['place']}",
+        (largest[0][0], largest[0][1]),
+        xytext=QUIET_PLACE,
+        color="white",
+        fontsize=9,
+        arrowprops={"arrowstyle": "-", "color": "#c8d2e4", "lw": 0.7},
+    )
     axes.set(xlim=(-180, 180), ylim=(-75, 85), aspect="equal")
     axes.set_title("Earthquakes of one week, from the USGS API to Parquet tables", color="white", fontsize=14, pad=12)
     axes.set_axisbelow(True)
