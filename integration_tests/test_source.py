@@ -216,6 +216,17 @@ def test_a_redirect_to_another_host_takes_no_credentials_along(source):
         }
 
 
+def test_a_next_url_behind_a_redirect_to_another_host_takes_no_credentials_there(source):
+    with serving(Api({"/items": lambda request: {"data": FIVE, "next": "/items?page=2"}})) as other:
+        moved = Response(b"", 302, {"Location": f"{other.url}/items"})
+        with serving(Api({"/items": lambda request: moved})) as api:
+            pages = {"pagination_type": "next_url"}
+            credentials = {"auth_type": "api_key", "name": "X-Token", "api_key": SECRET}
+            result = source.read(form(api, listing(pagination=pages), credentials=credentials))
+        assert "another host" in traced(result)[0]["message"]
+        assert ["X-Token" in request.headers for request in other.requests] == [False]
+
+
 @pytest.mark.parametrize(
     ("pagination", "body", "words"),
     [
@@ -756,9 +767,10 @@ def test_no_content_is_an_empty_page(source):
     assert records(result) == []
 
 
-def test_a_cursor_of_another_format_is_an_error_without_its_value(source):
+@pytest.mark.parametrize("order", [{}, {"is_ascending": True}, {"newest_first": True}])
+def test_a_cursor_of_another_format_is_an_error_without_its_value(source, order):
     with serving(Api({"/changes": lambda request: [change(1, "secret value")]})) as api:
-        result = source.read(form(api, changes()))
+        result = source.read(form(api, changes(**order)))
     assert result.exit_code == 1
     assert "Set cursor_format" in traced(result)[0]["message"]
     assert b"secret value" not in result.stdout

@@ -13,10 +13,10 @@ from typing import Any, assert_never
 
 from airbyte_cdk.sources.declarative.auth.declarative_authenticator import DeclarativeAuthenticator
 
-from source_rest_api.form import ApiKey, Basic, Bearer, Credentials, Form, NoCredentials, OAuthClientCredentials
+from source_rest_api.form import SHARED, ApiKey, Basic, Bearer, Credentials, Form, NoCredentials, OAuthClientCredentials
 from source_rest_api.oauth import TokenStore
 
-TOKENS = "__tokens"  # in the config of this process: the one store that all streams share
+TOKENS = "tokens"  # in what the components share: one store for all streams
 
 
 @dataclass
@@ -30,13 +30,13 @@ class FormAuthenticator(DeclarativeAuthenticator):
     config: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        credentials = Form.parse(self.config).credentials
+        credentials = Form.of(self.config).credentials
         self._headers = headers_of(credentials)
         self._params = params_of(credentials)
         self._tokens: TokenStore | None = None
         if isinstance(credentials, OAuthClientCredentials):
-            shared: dict[str, TokenStore] = self.config.get(TOKENS, {})
-            self._tokens = shared.setdefault("", TokenStore(credentials))
+            shared: dict[str, Any] = self.config.get(SHARED, {})
+            self._tokens = shared.setdefault(TOKENS, TokenStore(credentials))
             # Only authenticators that have this method are asked to renew a token (CDK, HttpClient).
             self.refresh_and_set_access_token = self._tokens.renew
 

@@ -10,6 +10,7 @@ import argparse
 import json
 import logging
 import re
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -128,14 +129,8 @@ def error_line(problem: BaseException) -> str:
         stack_trace=places(problem),
         failure_type=known.failure_type if known else FailureType.system_error,
     )
-    trace = AirbyteTraceMessage(type=TraceType.ERROR, emitted_at=_now_ms(), error=error)
+    trace = AirbyteTraceMessage(type=TraceType.ERROR, emitted_at=time.time_ns() // 1_000_000, error=error)
     return orjson.dumps(AirbyteMessageSerializer.dump(AirbyteMessage(type=Type.TRACE, trace=trace))).decode()
-
-
-def _now_ms() -> float:
-    import time
-
-    return float(time.time_ns() // 1_000_000)
 
 
 def _without_details(record: logging.LogRecord) -> bool:

@@ -20,6 +20,8 @@ from source_rest_api.times import FormatError, check_format, parse_duration, par
 
 Name = Annotated[str, Meta(min_length=1)]
 Positive = Annotated[int, Meta(ge=1)]
+SHARED = "__shared"  # in the config of a running source: a dict that its components share
+FORM = "form"
 PARENT = re.compile(r"\{\{\s*parent\.([A-Za-z_]\w*)\s*\}\}", re.ASCII)
 
 
@@ -230,6 +232,17 @@ class Form(_Part, frozen=True):
         form = msgspec.structs.replace(form, streams=[_with_defaults(stream, form) for stream in form.streams])
         for problem in _problems(form):
             raise config_error(problem)
+        return form
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Form:
+        """The form of a running source, parsed once for all of its components. Raises as ``parse``."""
+        shared = config.get(SHARED)
+        if shared is None:
+            return cls.parse(config)
+        if FORM not in shared:
+            shared[FORM] = cls.parse(config)
+        form: Form = shared[FORM]
         return form
 
     def stream(self, name: str) -> Stream:

@@ -75,8 +75,8 @@ class Pager(Protocol):
         """
 
 
-def pager_of(pagination: Pagination) -> Pager:
-    """A fresh pager."""
+def pager_of(pagination: Pagination, base_url: str) -> Pager:
+    """A fresh pager for an API at ``base_url``, whose host is the only one that pages may be asked of."""
     match pagination:
         case NoPages():
             return SinglePage()
@@ -87,7 +87,7 @@ def pager_of(pagination: Pagination) -> Pager:
         case Tokens():
             return TokenPages(pagination)
         case LinkHeader() | NextUrl():
-            return LinkedPages(pagination)
+            return LinkedPages(pagination, base_url)
         case other:
             assert_never(other)
 
@@ -175,10 +175,14 @@ class TokenPages:
 
 
 class LinkedPages:
-    """Follows the Link header, or a URL in the body; on this host only, since credentials go along."""
+    """Follows the Link header, or a URL in the body; on the form's host only, since credentials go along.
 
-    def __init__(self, pagination: LinkHeader | NextUrl):
+    The host of the answer is no measure: a redirect may have led to another one, without credentials.
+    """
+
+    def __init__(self, pagination: LinkHeader | NextUrl, base_url: str):
         self._pagination = pagination
+        self._base_url = base_url
         self._seen: set[bytes] = set()
 
     def first(self) -> Request:
@@ -193,7 +197,7 @@ class LinkedPages:
             return None
         try:
             url = urljoin(answer.url, link)
-            is_here = _origin(url) == _origin(answer.url)
+            is_here = _origin(url) == _origin(self._base_url)
         except ValueError:
             raise PagingError("names a next page that is no URL") from None
         if not is_here:

@@ -62,7 +62,7 @@ class PageRetriever(Retriever):
     parent_field: str | None = None
 
     def __post_init__(self) -> None:
-        form = Form.parse(self.config)
+        form = Form.of(self.config)
         self._form = form
         self._stream: Stream = form.stream(self.name)
         self._made_at = time.time_ns() // 1000
@@ -97,13 +97,20 @@ class PageRetriever(Retriever):
         cursor = self._stream.cursor
         if cursor is None or not cursor.newest_first:
             return False
-        moments = [moment for moment in self._maker.moments(records) if moment is not None]
+        moments = self._moments(records)
         if moments != sorted(moments, reverse=True):
             raise self._wrong(
                 f"the API's answer is not ordered by {cursor.cursor_field!r}, newest first. Set newest_first to "
                 "false, or ask the API for that order by query_params"
             )
         return bool(moments) and window.lower is not None and moments[-1] < window.lower
+
+    def _moments(self, records: list[Raw]) -> list[int]:
+        """The cursors of the records that have one, in the API's order."""
+        try:
+            return [moment for moment in self._maker.moments(records) if moment is not None]
+        except RowError as problem:
+            raise self._wrong(str(problem)) from None
 
     def _items(self, records: list[Raw], window: Window) -> Iterator[dict[str, Any]]:
         try:
@@ -120,7 +127,7 @@ class PageRetriever(Retriever):
         highest: int | None = None
         saved, count = time.monotonic(), 0
         for records in self._pages(window):
-            moments = [moment for moment in self._maker.moments(records) if moment is not None]
+            moments = self._moments(records)
             if moments != sorted(moments) or (moments and highest is not None and moments[0] < highest):
                 raise self._wrong(
                     f"the API's answer is not in ascending order of {cursor.cursor_field!r}. Set is_ascending to "
@@ -168,7 +175,7 @@ class PageRetriever(Retriever):
 
     def _pages(self, window: Window) -> Iterator[list[Raw]]:
         """The records of one page after the other."""
-        pager = pager_of(self._stream.pagination or self._form.pagination)
+        pager = pager_of(self._stream.pagination or self._form.pagination, self._form.base_url)
         finder = RecordFinder.of(self._stream.record_path)
         request: Request | None = pager.first()
         is_first = True

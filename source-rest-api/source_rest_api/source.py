@@ -30,9 +30,8 @@ from airbyte_cdk.utils.airbyte_secrets_utils import add_to_secrets
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 
 from source_rest_api.boundary import known_of, without_boundary
-from source_rest_api.credentials import TOKENS
 from source_rest_api.errors import config_error
-from source_rest_api.form import Form, Stream
+from source_rest_api.form import SHARED, Form, Stream
 from source_rest_api.page import BUDGET, Page, page_of
 from source_rest_api.reading import FULL_REFRESH_COMPLETE, Reading, as_records, state_message
 from source_rest_api.retriever import BOUNDARIES
@@ -67,7 +66,7 @@ class SourceRestApi(YamlDeclarativeSource):
         super().__init__(
             str(MANIFEST),
             catalog=catalog,
-            config={**config, BOUNDARIES: known, TOKENS: {}} if config is not None else None,
+            config={**config, BOUNDARIES: known, SHARED: {}} if config is not None else None,
             state=[_for_the_cdk(message) for message in state or ()],
         )
 
@@ -84,7 +83,7 @@ class SourceRestApi(YamlDeclarativeSource):
         The CDK's own would write the configuration, and its secrets, into ``temp_dir``.
         """
         if not self._config:
-            self._config = {**config, BOUNDARIES: {}, TOKENS: {}}
+            self._config = {**config, BOUNDARIES: {}, SHARED: {}}
         return self._config
 
     def check(self, logger: logging.Logger, config: Mapping[str, Any]) -> AirbyteConnectionStatus:
@@ -175,7 +174,7 @@ class SourceRestApi(YamlDeclarativeSource):
             add_to_secrets(secret)
 
     def _form(self) -> Form:
-        return Form.parse(self._config)
+        return Form.of(self._config)
 
     def streams(self, config: Mapping[str, Any]) -> list[AbstractStream]:
         """In the order of the form."""
