@@ -229,32 +229,70 @@ class Config(Form):
     replay_window_mb: int = _ask(
         64, ge=0, le=1024, **_field(18, "Replay window (MB)", "Row hashes kept against duplicates, 8 bytes a row.")
     )
+    cdc_deletes: Literal["hard", "soft"] = _ask(
+        "hard",
+        **_field(
+            19,
+            "CDC deletes",
+            "append_dedup only. hard: a deleted row leaves the table. soft: it stays, with _ab_cdc_deleted_at set.",
+        ),
+    )
+    merge_every_mb: int = _ask(
+        1024,
+        ge=1,
+        le=102_400,
+        **_field(
+            20,
+            "Merge every (MB)",
+            "append_dedup only. Rows wait for the merge at the end, or until this many MB (Parquet) are waiting.",
+        ),
+    )
+    merge_limit_mb: int = _ask(
+        20_480,
+        ge=1,
+        le=1_048_576,
+        **_field(
+            21,
+            "Merge limit (MB)",
+            "append_dedup only. A merge rewrites the table: a larger table (MB of Parquet) ends the sync at its start.",
+        ),
+    )
+    compact_files_over: int = _ask(
+        64,
+        ge=2,
+        le=100_000,
+        **_field(
+            22,
+            "Compact files over",
+            "When a table has more small files than this (under a quarter of the target size), they become full ones.",
+        ),
+    )
     takeover_after_seconds: int = _ask(
-        60, ge=0, le=3600, **_field(19, "Take over after (s)", "Silence after which another writer counts as dead.")
+        60, ge=0, le=3600, **_field(23, "Take over after (s)", "Silence after which another writer counts as dead.")
     )
     retain_replaced_hours: int = _ask(
         24,
         ge=0,
         le=8760,
-        **_field(20, "Keep replaced data (h)", "How long queries may go on reading the data that a refresh replaced."),
+        **_field(24, "Keep replaced data (h)", "How long queries may go on reading the data that a refresh replaced."),
     )
     retain_replaced_copies: int = _ask(
-        3, ge=0, le=100, **_field(21, "Keep replaced copies", "At most this many replaced copies are kept.")
+        3, ge=0, le=100, **_field(25, "Keep replaced copies", "At most this many replaced copies are kept.")
     )
     s3_endpoint: str | None = _ask(
-        None, examples=["https://s3.example.com"], **_field(22, "S3 endpoint", "Only for S3-compatible stores.")
+        None, examples=["https://s3.example.com"], **_field(26, "S3 endpoint", "Only for S3-compatible stores.")
     )
-    glue_endpoint: str | None = _ask(None, **_field(23, "Glue endpoint", "Only for a Glue-compatible catalog."))
+    glue_endpoint: str | None = _ask(None, **_field(27, "Glue endpoint", "Only for a Glue-compatible catalog."))
     s3_addressing: Literal["auto", "path"] = _ask(
-        "auto", **_field(24, "S3 addressing", "path: the bucket in the path, as many S3-compatible stores need.")
+        "auto", **_field(28, "S3 addressing", "path: the bucket in the path, as many S3-compatible stores need.")
     )
     expected_bucket_owner: str | None = _ask(
         None,
         pattern=r"^[0-9]{12}$",
-        **_field(25, "Expected bucket owner", "Account that must own the bucket; every request checks it."),
+        **_field(29, "Expected bucket owner", "Account that must own the bucket; every request checks it."),
     )
     allow_insecure_endpoint: bool = _ask(
-        False, **_field(26, "Allow insecure endpoint", "Accept plain http for endpoints beyond this machine.")
+        False, **_field(30, "Allow insecure endpoint", "Accept plain http for endpoints beyond this machine.")
     )
 
     @classmethod

@@ -8,16 +8,19 @@ from __future__ import annotations
 import base64
 import json
 import os
+import threading
 import time
 import traceback
 import urllib.parse
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
 import orjson
 
 from destination_s3_datalake.errors import DatalakeError
 
+PROGRESS_SECONDS = 30.0
 Level = Literal["DEBUG", "INFO", "WARN", "ERROR"]
 
 
@@ -30,6 +33,7 @@ class Output:
 
     def __init__(self, descriptor: int, *, secrets: Iterable[str] = ()):
         self._descriptor = descriptor
+        self._lock = threading.Lock()
         self._secrets: tuple[str, ...] = ()
         self.hide(secrets)
 
@@ -50,8 +54,9 @@ class Output:
         """
         view = memoryview(raw + b"\n")
         try:
-            while view:
-                view = view[os.write(self._descriptor, view) :]
+            with self._lock:  # progress is said from another thread
+                while view:
+                    view = view[os.write(self._descriptor, view) :]
         except BrokenPipeError:
             raise StdoutClosedError from None
 
@@ -61,6 +66,24 @@ class Output:
     def log(self, level: Level, text: str) -> None:
         """One LOG line."""
         self.message({"type": "LOG", "log": {"level": level, "message": text}})
+
+    @contextmanager
+    def progress(self, text: str) -> Iterator[None]:
+        """Say every ``PROGRESS_SECONDS`` that something is still going on, for as long as the block runs."""
+        over, started = threading.Event(), time.monotonic()
+
+        def say() -> None:
+            while not over.wait(PROGRESS_SECONDS):
+                with suppress(StdoutClosedError):  # the main thread will notice
+                    self.log("INFO", f"{text}: still at it after {time.monotonic() - started:.0f} s.")
+
+        thread = threading.Thread(target=say, name="progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def trace(self, error: BaseException) -> None:
         """One TRACE error. ``stack_trace`` holds files and lines only: texts of errors may quote values."""

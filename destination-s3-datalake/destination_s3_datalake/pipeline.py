@@ -67,7 +67,7 @@ class Sync:
     def tick(self) -> None:
         """Commit what has waited long enough, also while no input comes."""
         if self.seconds_until_due() == 0.0:
-            self.commit_to_last_states()
+            self._commit_and_merge()
 
     def commit_to_last_states(self) -> None:
         """Commit each stream up to its last STATE, and let go the STATEs that wait for nothing else.
@@ -81,6 +81,11 @@ class Sync:
         self._waiting_since = None
         self._release()
 
+    def _commit_and_merge(self) -> None:
+        self.commit_to_last_states()
+        for stream in self._streams.values():
+            stream.merge_if_due()
+
     def finish(self) -> None:
         """The input has ended: commit, publish, close.
 
@@ -90,12 +95,13 @@ class Sync:
         """
         self.commit_to_last_states()
         refusals: list[DatalakeError] = []
-        for stream in self._streams.values():
-            self._open(stream, self._global_resume)
-            refusal = stream.finish()
-            if refusal is not None:
-                refusals.append(refusal)
-            self._checkpoints.committed(stream.id, stream.committed)
+        with self._output.progress("the input has ended; finishing"):
+            for stream in self._streams.values():
+                self._open(stream, self._global_resume)
+                refusal = stream.finish()
+                if refusal is not None:
+                    refusals.append(refusal)
+                self._checkpoints.committed(stream.id, stream.committed)
         self._release()
         for stream in self._streams.values():
             self._output.log("INFO", stream.summary())
@@ -129,7 +135,7 @@ class Sync:
         if not covered:
             self._release()
         elif self._is_commit_due():
-            self.commit_to_last_states()
+            self._commit_and_merge()
 
     def _covered_by(self, state: State) -> list[StreamSync]:
         """The streams that a STATE speaks for; none if it is of a stream outside the catalog, which is echoed."""
@@ -149,7 +155,7 @@ class Sync:
     def _make_room(self, stream: StreamSync) -> None:
         """A file is full, or the disk is: commit what has a STATE behind it, and turn the rest into files."""
         if stream.has_state_to_commit:
-            self.commit_to_last_states()
+            self._commit_and_merge()
         if stream.has_full_file:
             stream.close_file()
         while self._spool.is_full:

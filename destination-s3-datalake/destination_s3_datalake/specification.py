@@ -22,7 +22,7 @@ def specification() -> dict[str, Any]:
         "supportsIncremental": True,
         "supportsNormalization": False,
         "supportsDBT": False,
-        "supported_destination_sync_modes": ["append", "overwrite"],
+        "supported_destination_sync_modes": ["overwrite", "append", "append_dedup"],
     }
 
 

@@ -6,21 +6,25 @@ STATE (``Mark``) and none behind it, so that a crash leaves a prefix of what arr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
 from destination_s3_datalake.config import Config
-from destination_s3_datalake.errors import DataError, DatalakeError, InternalError
+from destination_s3_datalake.errors import ConfigError, DataError, DatalakeError, InternalError
 from destination_s3_datalake.files.spool import Spool, SpooledLines, StreamSpool
-from destination_s3_datalake.lake import opening
-from destination_s3_datalake.lake.log import DataFile, Segment, TableState
+from destination_s3_datalake.lake import log, opening, rewrite
+from destination_s3_datalake.lake import merge as merging
+from destination_s3_datalake.lake.log import Commit, DataFile, Segment, TableState
 from destination_s3_datalake.lake.opening import Lake, Opening
 from destination_s3_datalake.lake.replay import ReplayFilter
+from destination_s3_datalake.lake.rewrite import Workshop
 from destination_s3_datalake.lake.table import Table
 from destination_s3_datalake.output import Output
 from destination_s3_datalake.protocol.catalog import Intent, StreamId, StreamPlan, intent_of
@@ -74,6 +78,8 @@ class StreamSync:
         self._intent = Intent.APPEND
         self._columns: ColumnPlan | None = None
         self._extra_is_new = False
+        self._contest: merging.Contest | None = None
+        self._said_columns: tuple[GlueColumn, ...] | None = None
         self._filter = ReplayFilter(())
         self._folder = ""
         self._lines = StreamSpool(spool)
@@ -83,6 +89,7 @@ class StreamSync:
         self._marks: list[Mark] = []
         self._last_state: State | None = None
         self._ends_with_state = False
+        self._waiting_since: float | None = None
         self._stored = self._replayed = self._changed = 0
         self.status: Literal["COMPLETE", "INCOMPLETE"] | None = None
         self.received = 0
@@ -133,32 +140,25 @@ class StreamSync:
             folder=names.folder_name,
         )
         state = found.log.state
-        continues = state is not None and state.left_since_replace(resume)
-        self._intent = intent_of(
-            plan, published_generation=state.published_generation if state else None, continues=continues
-        )
+        self._decide(state, resume)
         self._plan_columns(found.glue.columns if found.glue else (), state)  # what is wrong is said before we open
-        if state is None and resume is not None and plan.sync_mode == "incremental":
-            self._notify(
-                "WARN",
-                "the source resumes where it ended before, but this table is new: "
-                "rows from before come only with a refresh (reset) of the stream.",
-            )
         table = opening.open_table(lake, found, self._opening(resume), mode=self._intent.value)
-        # Again: opening may have created the table from its log, or waited for a writer that added columns.
+        # Again: opening may have created the table from its log, or waited for a writer that wrote on.
+        warning = self._decide(table.state, resume)
         columns = self._plan_columns(table.columns_in_glue(), table.state)
         opening.create_if_new(
             table, columns=columns.glue_columns, names=dict(columns.names), generation=plan.generation
         )
         self._table, self._columns = table, columns
-        if self._intent is Intent.REPLACE:
-            self._folder = table.new_folder()
-        else:
-            self._folder = table.live_folder
-            self._filter = table.replay_filter()
+        for text in (warning, self._doubt(table, resume, is_new=state is None)):
+            if text is not None:
+                self._notify("WARN", text)
+        self._prepare(table)
 
     def receive(self, record: Record) -> None:
         """Take one record."""
+        if self._waiting_since is None:
+            self._waiting_since = self._now()
         self._lines.append(record.raw, line=record.line)
         self.received += 1
         self._ends_with_state = False
@@ -177,23 +177,36 @@ class StreamSync:
         self._ingest(self._lines.take(rows=self._lines.rows, size=self._lines.bytes))
 
     def commit_to_last_state(self) -> None:
-        """Commit every row before the last STATE, in the live folder."""
+        """Commit every row before the last STATE."""
         last = self._marks[-1]
         self._ingest(self._lines.take(rows=last.spool_rows, size=last.spool_bytes))
         self._commit(last.position, self._marks)
         self._marks = []
+
+    def merge_if_due(self) -> None:
+        """Merge what is staged if that is much already."""
+        if self._intent is Intent.UPSERT and self.is_open:
+            pending = self._opened.state.pending_commits()
+            if sum(file.bytes for commit in pending for file in commit.files) >= self._config.merge_every_mb << 20:
+                self._merge(pending)
 
     def finish(self) -> DatalakeError | None:
         """The input has ended. What could not be stored or published, and why; None if all is well."""
         match self._intent:
             case Intent.APPEND:
                 return self._finish_append()
-            case Intent.APPEND_AT_END | Intent.REPLACE:
+            case Intent.UPSERT:
+                refusal = self._finish_append()
+                self._merge(self._opened.state.pending_commits())
+                return refusal
+            case Intent.APPEND_AT_END | Intent.REPLACE | Intent.REFRESH | Intent.REFRESH_UPSERT:
                 if not self._is_the_end():
                     self._discard()
                     return self._not_the_end()
                 self._publish()
                 return None
+            case other:
+                assert_never(other)
 
     def close(self) -> None:
         """This run ended well."""
@@ -217,13 +230,93 @@ class StreamSync:
             raise InternalError(f"Stream {self.id} is used before it is open.")
         return self._columns
 
+    def _decide(self, state: TableState | None, resume: str | None) -> str | None:
+        """Choose the intent by the log as it is; a sentence that the user should see.
+
+        Raises:
+            ConfigError: generations or keys are wrong, or the table is too large for a merge.
+        """
+        continues = state is not None and state.left_since_replace(resume)
+        decision = intent_of(
+            self._plan, published_generation=state.published_generation if state else None, continues=continues
+        )
+        self._intent = decision.intent
+        limit = self._config.merge_limit_mb
+        if self._intent is Intent.UPSERT and state is not None and state.bytes > limit << 20:
+            raise ConfigError(
+                f"Stream {self.id}: the table has {state.bytes >> 20} MB of Parquet, and merge_limit_mb is {limit}. "
+                "append_dedup rewrites the table: raise merge_limit_mb (and give spool_directory three times as much "
+                "disk), sync this stream in append mode, or split it.",
+                stream=self.id.name,
+                namespace=self.id.namespace,
+            )
+        return decision.warning
+
+    def _doubt(self, table: Table, resume: str | None, *, is_new: bool) -> str | None:
+        """What looks wrong about where the source resumed."""
+        if resume is None or self._plan.sync_mode != "incremental":
+            return None
+        if is_new:
+            return (
+                "the source resumes where it ended before, but this table is new: "
+                "rows from before come only with a refresh (reset) of the stream."
+            )
+        earlier = [run for run in table.state.runs if run.epoch != table.epoch]
+        if not any(commit.segments for commit in table.state.commits) or table.state.knows(resume):
+            return None
+        return (
+            f"the source resumes from a STATE that no sync of the table {table.name} has left (last written by sync "
+            f"{earlier[-1].sync_id if earlier else None}, this is sync {self._plan.sync_id}). If another connection "
+            "writes a stream of this name to the same table, give one of them a prefix, or set namespace_handling."
+        )
+
+    def _prepare(self, table: Table) -> None:
+        """Join what a cancelled refresh left, join small files, and choose where this run's rows go."""
+        state, generation = table.state, self._plan.generation
+        match self._intent:
+            case Intent.APPEND | Intent.APPEND_AT_END:
+                if any(commit.rows for commit in state.pending_commits()):
+                    self._join(table)
+                self._compact(table)
+                self._folder = table.live_folder
+                self._filter = table.replay_filter(table.state.live_commits())
+            case Intent.UPSERT:
+                self._compact(table)
+                self._folder = table.stage
+            case Intent.REPLACE:
+                self._folder = table.new_folder()
+            case Intent.REFRESH:
+                before = state.commits_of(generation)
+                folders = [commit.folder for commit in before if not commit.is_staged]
+                self._folder = folders[0] if folders else table.new_folder()
+                self._filter = table.replay_filter(before)
+            case Intent.REFRESH_UPSERT:
+                self._folder = table.stage
+            case other:
+                assert_never(other)
+
     def _plan_columns(self, existing: Sequence[GlueColumn], state: TableState | None) -> ColumnPlan:
-        return plan_columns(
+        """The columns of this run on top of those that its rows will stand beside."""
+        pending: tuple[Commit, ...] = ()
+        if state is not None and self._intent is not Intent.REPLACE:
+            pending = state.commits_of(self._plan.generation) if self._intent.replaces else state.pending_commits()
+        if self._intent.replaces:
+            existing = ()
+        columns = plan_columns(
             self._plan.json_schema,
-            existing=() if self._intent is Intent.REPLACE else existing,
-            known_names=state.names if state else {},
+            existing=log.columns_of(pending, existing),
+            known_names=log.names_of(pending, state.names if state else {}),
             stream=str(self._plan.id),
         )
+        if self._intent.is_staged:
+            self._contest = merging.contest_of(
+                self._plan.primary_key,
+                self._plan.cursor,
+                columns.columns,
+                hard_deletes=self._config.cdc_deletes == "hard",
+                stream=str(self.id),
+            )
+        return columns
 
     def _glue_columns(self) -> tuple[GlueColumn, ...]:
         """Our columns as Glue spells them, with ``_airbyte_extra`` once a row needed it."""
@@ -296,15 +389,17 @@ class StreamSync:
         hashes = _joined([pending.hashes for pending in self._pending], np.uint64)[kept]
         files = [pending.file for pending in self._pending if pending.file is not None]
         columns = self._plan_of_columns
-        in_glue = self._folder == table.live_folder
-        if in_glue:
+        if self._folder == table.live_folder:
             table.extend_columns(self._glue_columns(), columns.names)
-        changed = in_glue and self._glue_columns() != table.state.columns
+            self._said_columns = table.state.columns
+        changed = self._glue_columns() != self._said_columns
+        oldest = self._now() - (self._waiting_since or started)
         table.commit(
             folder=self._folder,
+            is_staged=self._intent.is_staged,
             files=files,
             segments=_segments(kept, first=max(self.committed, 0), upto=upto, marks=marks),
-            hashes=hashes,
+            hashes=np.empty(0, dtype=np.uint64) if self._intent.is_staged else hashes,
             generation=self._plan.generation,
             columns=self._glue_columns() if changed else None,
             names=columns.names if changed else None,
@@ -313,11 +408,14 @@ class StreamSync:
         self._stored += len(hashes)
         self._replayed += len(kept) - len(hashes)
         self.committed = upto
+        self._said_columns = self._glue_columns()
         self._pending, self._pending_bytes = [], 0
+        self._waiting_since = None
         size = sum(file.bytes for file in files)
         self._notify(
             "INFO",
-            f"committed {len(hashes)} rows in {len(files)} files ({size} bytes) in {self._now() - started:.1f} s.",
+            f"committed {len(hashes)} rows in {len(files)} files ({size} bytes) in {self._now() - started:.1f} s; "
+            f"the oldest had waited {oldest:.1f} s.",
         )
 
     def _finish_append(self) -> DatalakeError | None:
@@ -347,7 +445,17 @@ class StreamSync:
             case "never":
                 return False
             case "if_final_state":
-                return self._ends_with_state and self._last_state is not None and self._last_state.is_final
+                if not self._ends_with_state or self._last_state is None:
+                    return False
+                return self._last_state.is_final or self._is_half_as_large()
+
+    def _is_half_as_large(self) -> bool:
+        """Whether the new content has at least half the rows of the table that it replaces."""
+        state = self._opened.state
+        if not self._intent.replaces or state.rows is None:
+            return False
+        earlier = sum(commit.rows for commit in state.commits_of(self._plan.generation))
+        return 2 * (earlier + self.received - max(self.committed, 0)) >= state.rows
 
     def _publish(self) -> None:
         """Everything that arrived becomes visible: as the table's new content, or as one commit behind the old."""
@@ -356,28 +464,156 @@ class StreamSync:
             self._notify("WARN", "the source had nothing to send after a refresh that is published; nothing changed.")
             self.committed = 0
             return
-        self.close_file()
-        self._commit(self.received, self._marks)
-        if self._intent is Intent.REPLACE:
+        if self.received > self.committed or self._marks:
+            self.close_file()
+            self._commit(self.received, self._marks)
+            self._marks = []
+        if self._intent.replaces:
             started = self._now()
+            rows = self._replace(table)
+            self._notify("INFO", f"published {rows} rows as the new table in {self._now() - started:.1f} s.")
+
+    def _replace(self, table: Table) -> int:
+        """Publish this run's rows, and those of earlier tries of its generation, as the table; how many they are."""
+        state, generation = table.state, self._plan.generation
+        if generation is None:
+            includes = tuple(commit for commit in state.pending_commits() if commit.epoch == table.epoch)
+        else:
+            includes = state.commits_of(generation)
+        rows = sum(commit.rows for commit in includes)
+        if self._intent is Intent.REFRESH_UPSERT and rows:
+            return self._merge(includes)
+        columns = log.columns_of(includes, self._glue_columns())
+        names_now = log.names_of(includes, self._plan_of_columns.names)
+        if {commit.folder for commit in includes} <= {self._folder} and not self._intent.is_staged:
             table.swap(
                 folder=self._folder,
-                columns=self._glue_columns(),
-                names=self._plan_of_columns.names,
-                generation=self._plan.generation,
+                columns=columns,
+                names=names_now,
+                generation=generation,
+                replaces=True,
+                includes=includes,
+            )
+        else:  # empty, or tries before were in another sync mode
+            rewrite.publish(
+                table,
+                rewrite.Rewritten(tuple(rewrite.objects_of(includes)), (), rows),
+                includes=includes,
+                columns=columns,
+                names=names_now,
+                generation=generation,
                 replaces=True,
             )
-            self._notify("INFO", f"published {self._stored} rows as the new table in {self._now() - started:.1f} s.")
+        return rows
+
+    def _merge(self, pending: Sequence[Commit]) -> int:
+        """Merge these rows by key, into the table or in its stead; the rows of the table then (-1: not counted)."""
+        table, replaces, started = self._opened, self._intent.replaces, self._now()
+        state = table.state
+        if self._contest is None:
+            raise InternalError(f"Stream {self.id} is merged without a key.")
+        if not any(commit.rows for commit in pending):
+            return 0
+        live = () if replaces else tuple(table.live_objects())
+        staged = rewrite.objects_of(pending)
+        read = sum(found.size for found in (*live, *staged))
+        with self._workshop() as workshop, self._output.progress(f"{self.id}: merging {read} bytes of Parquet"):
+            is_whole = bool(live) and state.rows != 0 and state.unique_by is None
+            tombstones = None
+            if state.tombstones is not None and not replaces:
+                tombstones = workshop.folder / "buried.parquet"
+                table.download(state.tombstones, tombstones)
+            merged = merging.merge(
+                merging.Inputs(
+                    live=tuple(rewrite.fetch(table, live, workshop.new_folder("live"))),
+                    staged=tuple(rewrite.fetch(table, staged, workshop.new_folder("staged"))),
+                    tombstones=tombstones,
+                    is_whole=is_whole,
+                ),
+                self._contest,
+                workshop,
+            )
+            before = 0 if replaces else state.rows
+            rows = None if before is None else before - merged.removed + merged.added
+            is_new = is_whole or not live
+            mine = self._glue_columns()
+            columns = log.columns_of(pending, mine) if replaces else rewrite.columns_with(table, pending)
+            written = rewrite.publish(
+                table,
+                rewrite.Rewritten(
+                    tuple(live[number] for number in merged.kept),
+                    merged.written,
+                    rows,
+                    self._contest.fields if is_new else state.unique_by,
+                    merged.tombstones,
+                ),
+                includes=pending,
+                columns=columns,
+                names=log.names_of(pending, {**({} if replaces else state.names), **self._plan_of_columns.names}),
+                generation=self._plan.generation if replaces else None,
+                replaces=replaces,
+            )
+        self._notify(
+            "INFO",
+            f"merged {sum(commit.rows for commit in pending)} rows into the table: {merged.added} added, "
+            f"{merged.removed} replaced or deleted, {rows} rows now; {read} bytes read, {written} bytes in the new "
+            f"folder, {len(merged.kept)} files kept as they were, {self._now() - started:.1f} s.",
+        )
+        return -1 if rows is None else rows
+
+    def _join(self, table: Table) -> None:
+        pending, started = table.state.pending_commits(), self._now()
+        with self._output.progress(f"{self.id}: joining the rows of a refresh that was cancelled"):
+            rewrite.join(table, pending)
+        self._notify(
+            "INFO",
+            f"joined {sum(commit.rows for commit in pending)} rows of an earlier, unfinished refresh or merge to the "
+            f"table in {self._now() - started:.1f} s.",
+        )
+
+    def _compact(self, table: Table) -> None:
+        """Join small files if there are many. Only when the log says that there may be."""
+        state, most = table.state, self._config.compact_files_over
+        if state.files <= most:
+            return
+        small = [found for found in table.live_objects() if found.size < self._config.target_file_mb << 18]
+        if len(small) <= most:
+            return
+        started = self._now()
+        with self._workshop() as workshop, self._output.progress(f"{self.id}: joining {len(small)} small files"):
+            rewrite.compact(table, small, workshop)
+        self._notify(
+            "INFO",
+            f"joined {len(small)} small files; the table has {table.state.files} files now, "
+            f"{self._now() - started:.1f} s.",
+        )
+
+    @contextmanager
+    def _workshop(self) -> Iterator[Workshop]:
+        folder = self._spool.new_path("")
+        folder.mkdir()
+        try:
+            yield Workshop(
+                folder,
+                memory_limit_mb=self._config.memory_limit_mb,
+                compression=self._config.format.compression,
+                target_file_mb=self._config.target_file_mb,
+            )
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _says_that_nothing_is_new(self, table: Table) -> bool:
         state = self._last_state
         return self._plan.generation is None and state is not None and table.state.left_since_replace(state.digest)
 
     def _not_the_end(self) -> DatalakeError:
-        what = "the table keeps its old rows" if self._intent is Intent.REPLACE else "nothing of it is stored"
+        what = "the table keeps its old rows" if self._intent.replaces else "nothing of it is stored"
+        waiting = sum(commit.rows for commit in self._opened.state.commits_of(self._plan.generation))
+        rest = f", {waiting} rows wait for the retry" if waiting else ""
         return DataError(
             f"Stream {self.id}: the input ended and nothing says that the full refresh was complete, so {what} "
-            f"({self.received} rows had arrived). If the source ended well, set publish_without_completion to always; "
+            f"({self.received} rows had arrived{rest}). If the source ended well, set "
+            "publish_without_completion to always; "
             "otherwise look at the source's log and run it again.",
             stream=self.id.name,
             namespace=self.id.namespace,

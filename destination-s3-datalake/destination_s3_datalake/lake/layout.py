@@ -35,15 +35,28 @@ class Layout:
         return f"{folder}/{seq:010d}-{epoch:010d}-{rand8}.parquet"
 
     def replay(self, seq: int, epoch: int, rand8: str) -> str:
-        return f"{self.replays}{seq:010d}-{epoch:010d}-{rand8}"
+        return f"{self._private}/replay/{seq:010d}-{epoch:010d}-{rand8}"
 
     def log_entry(self, seq: int) -> str:
         return f"{self.log}/{seq:020d}.json"
 
     @property
-    def replays(self) -> str:
-        """Prefix of every replay object, with its slash."""
-        return f"{self._private}/replay/"
+    def stage(self) -> str:
+        """The folder of rows that wait for a merge, without a slash."""
+        return f"{self._private}/stage"
+
+    def tombstones(self, seq: int, epoch: int, rand8: str) -> str:
+        return f"{self._private}/tombstones/{seq:010d}-{epoch:010d}-{rand8}.parquet"
+
+    @property
+    def private(self) -> str:
+        """Prefix of everything of the table that no reader sees, with its slash."""
+        return f"{self._private}/"
+
+    @property
+    def behind_log(self) -> str:
+        """A key behind every log entry and before everything else below ``private``: replay, stage, tombstones."""
+        return f"{self._private}/log0"
 
     def location(self, folder: str) -> str:
         """The folder as a Glue Location."""

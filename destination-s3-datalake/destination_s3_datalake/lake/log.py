@@ -9,9 +9,9 @@ Pure: no I/O here. ``table_log.py`` reads and appends.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, assert_never
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -19,6 +19,7 @@ from destination_s3_datalake.errors import ConfigError, InternalError
 from destination_s3_datalake.records.schema import GlueColumn
 
 FORMAT = 1
+KEPT_RUNS = 100  # a STATE that left before them is a resume point that is not known any more
 
 
 class DataFile(BaseModel):
@@ -77,14 +78,30 @@ class Commit(EntryBase):
 
     type: Literal["commit"] = "commit"
     folder: str
+    """Where the files are: the live folder, one that a swap will publish, or ``stage``."""
+    is_staged: bool = False
+    """Whether the rows wait in ``stage`` for a merge by key."""
     generation: int | None
     files: tuple[DataFile, ...]
     segments: tuple[Segment, ...]
     replay_key: str | None
     columns: tuple[GlueColumn, ...] | None
-    """Our columns from here on, None if they did not change."""
+    """Our columns in this folder from here on, None if they did not change."""
     names: dict[str, str] | None
     applied_upto: int
+
+    @property
+    def rows(self) -> int:
+        """Rows that are stored."""
+        return sum(segment.rows for segment in self.segments)
+
+
+class StoredFile(BaseModel):
+    """A finished object of a folder that a rewrite made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    key: str
+    bytes: int
 
 
 class Swap(EntryBase):
@@ -96,9 +113,34 @@ class Swap(EntryBase):
     names: dict[str, str]
     generation: int | None
     upto: int
-    """Seq of the last commit that this folder includes; -1 for none."""
+    """Seq of the last commit before this entry: none up to there is ever completed again. -1 for none."""
     replaces: bool
     """Whether the rows before are gone (a replace), rather than carried over (a rewrite)."""
+    includes: tuple[int, ...] = ()
+    """Commits whose rows come into the table with this folder; those in it before stay unless ``replaces``."""
+    files: tuple[StoredFile, ...] | None = None
+    """What a rewrite put there; None if the folder holds the files of the commits it includes."""
+    rows: int | None = None
+    """Rows of ``files``; None if they were not counted."""
+    unique_by: tuple[str, ...] | None = None
+    """Fields by which every row of the folder is the only one; None if it may hold several."""
+    tombstones: str | None = None
+    """Object with the keys of deleted rows."""
+
+
+class Adopt(EntryBase):
+    """A table that somebody else made is ours from here on, where it is; its files stay and are never garbage."""
+
+    type: Literal["adopt"] = "adopt"
+    folder: str
+    columns: tuple[GlueColumn, ...]
+    names: dict[str, str]
+    files: tuple[StoredFile, ...]
+    rows: int | None = None
+    replaces: Literal[False] = False
+    generation: None = None
+    upto: int = -1
+    tombstones: None = None
 
 
 class Published(EntryBase):
@@ -128,13 +170,20 @@ class Close(EntryBase):
 
     type: Literal["close"] = "close"
     applied_upto: int
+    is_clean: bool = False
+    """Whether this writer looked for what nobody needs, deleted all of it, and left nothing itself."""
 
 
-Entry = Annotated[Open | Commit | Swap | Published | Void | Garbage | Close, Field(discriminator="type")]
-_ENTRY: TypeAdapter[Open | Commit | Swap | Published | Void | Garbage | Close] = TypeAdapter(Entry)
+AnyEntry = Open | Commit | Swap | Adopt | Published | Void | Garbage | Close
+_ENTRY: TypeAdapter[AnyEntry] = TypeAdapter(Annotated[AnyEntry, Field(discriminator="type")])
 
 
-def parse_entry(body: bytes, *, table: str, seq: int) -> Open | Commit | Swap | Published | Void | Garbage | Close:
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a log entry; ``log-entry.schema.json`` is made from it."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_ENTRY.json_schema()}
+
+
+def parse_entry(body: bytes, *, table: str, seq: int) -> AnyEntry:
     """One log object as an entry.
 
     Raises:
@@ -198,7 +247,11 @@ class Replaced(BaseModel):
 
 
 class TableState(BaseModel):
-    """What the log says of a table."""
+    """What the log says of a table.
+
+    A commit's rows are in exactly one place: in the table (``live``), gone with a table that a replace took away or
+    with a replace that died (``dead``), never stored (``voided``), or waiting to be published (``pending``).
+    """
 
     model_config = ConfigDict(frozen=True)
     log_id: str
@@ -211,23 +264,41 @@ class TableState(BaseModel):
     commits: tuple[Commit, ...] = ()
     before: dict[int, SegmentRef] = {}
     """For each commit, the segment that its first one hangs on."""
+    live: frozenset[int] = frozenset()
+    dead: frozenset[int] = frozenset()
     voided: frozenset[int] = frozenset()
-    swap: Swap | None = None
+    held: frozenset[int] = frozenset()
+    """Commits of replaces that died, whose STATEs never left."""
+    swap: Swap | Adopt | None = None
     is_published: bool = True
     replace_seq: int = -1
     """Seq of the last replace swap, -1 if there was none."""
+    replace_upto: int = -1
+    """Its last commit."""
     published_generation: int | None = None
     superseded: tuple[str, ...] = ()
     """Folders that a swap replaces whose ``published`` entry is still to come."""
     replaced: tuple[Replaced, ...] = ()
     """Folders that were the table and may still be there, oldest first."""
-    swapped_folders: frozenset[str] = frozenset()
-    """Folders that were the table at some time; commits into others are those of replaces that died."""
+    rows: int | None = 0
+    """Rows of the table; None if nobody counted them."""
+    files: int = 0
+    bytes: int = 0
+    """Data files of the table and their size."""
+    unique_by: tuple[str, ...] | None = None
+    """Fields by which every row of the table is the only one; None if it may hold several."""
+    has_litter: bool = False
+    """Whether something may lie in the bucket that nobody needs: a writer died, or rows were merged."""
 
     @property
     def folder(self) -> str | None:
         """The live folder."""
         return self.swap.folder if self.swap else None
+
+    @property
+    def tombstones(self) -> str | None:
+        """The object with the keys of deleted rows."""
+        return self.swap.tombstones if self.swap else None
 
     @property
     def last_run(self) -> Run | None:
@@ -240,30 +311,59 @@ class TableState(BaseModel):
         return found
 
     def live_commits(self) -> tuple[Commit, ...]:
-        """The commits whose rows are in the table: those of the last replace and the appends since."""
-        if self.swap is None:
+        """The commits whose rows are in the table: those since the last replace."""
+        return tuple(commit for commit in self.commits if commit.seq in self.live)
+
+    def pending_commits(self) -> tuple[Commit, ...]:
+        """The commits whose rows wait to be published: staged ones, and those of replaces in progress."""
+        settled = self.live | self.dead | self.voided
+        return tuple(commit for commit in self.commits if commit.seq not in settled)
+
+    def commits_of(self, generation: int | None) -> tuple[Commit, ...]:
+        """The pending commits of a refresh that is not published yet."""
+        if generation is None:
             return ()
-        return tuple(
-            commit for commit in self.commits if commit.seq not in self.voided and commit.folder == self.swap.folder
-        )
+        return tuple(commit for commit in self.pending_commits() if commit.generation == generation)
 
     def unfinished_commits(self) -> tuple[Commit, ...]:
-        """Commits into the live folder whose uploads may still have to be completed."""
-        upto = self.swap.upto if self.swap else -1
-        return tuple(c for c in self.live_commits() if c.seq > max(self.applied_upto, upto))
+        """Commits whose uploads may still have to be completed."""
+        finished = max(self.applied_upto, self.swap.upto if self.swap else -1)
+        done = self.voided | self.dead
+        return tuple(commit for commit in self.commits if commit.seq > finished and commit.seq not in done)
+
+    def knows(self, digest: str) -> bool:
+        """Whether a STATE with this hash has left from here."""
+        return _find(self, digest) is not None
 
     def left_since_replace(self, digest: str | None) -> bool:
         """Whether the STATE with this hash left with the last replace or after it, from the live table."""
-        if digest is None or self.swap is None or self.replace_seq < 0:
+        if digest is None or self.replace_seq < 0:
             return False
         with_the_swap: list[Segment] = []
         after: list[Segment] = []
         for commit in self.live_commits():
-            (with_the_swap if commit.seq <= self.swap.upto else after).extend(commit.segments)
+            (with_the_swap if commit.seq <= self.replace_upto else after).extend(commit.segments)
         return any(segment.state_hash == digest for segment in (*with_the_swap[-1:], *after))
 
 
-def fold(state: TableState | None, entry: Open | Commit | Swap | Published | Void | Garbage | Close) -> TableState:
+def columns_of(commits: Iterable[Commit], first: Iterable[GlueColumn] = ()) -> tuple[GlueColumn, ...]:
+    """The columns of these commits' files together, behind those that are there ``first``. The first type wins."""
+    found = {column.Name: column for column in first}
+    for commit in commits:
+        for column in commit.columns or ():
+            found.setdefault(column.Name, column)
+    return tuple(found.values())
+
+
+def names_of(commits: Iterable[Commit], first: Mapping[str, str]) -> dict[str, str]:
+    """Field -> column of these commits together, behind those that are there ``first``."""
+    found = dict(first)
+    for commit in commits:
+        found = {**(commit.names or {}), **found}
+    return found
+
+
+def fold(state: TableState | None, entry: AnyEntry) -> TableState:
     """The state of the table after one more entry.
 
     Raises:
@@ -276,21 +376,21 @@ def fold(state: TableState | None, entry: Open | Commit | Swap | Published | Voi
     state = state.model_copy(update={"next_seq": entry.seq + 1})
     match entry:
         case Open():
-            return state.model_copy(update={"runs": (*state.runs, _run_of(state, entry)), "stream": entry.stream})
+            return _with_open(state, entry)
         case Commit():
             return _with_commit(state, entry)
         case Swap():
-            replaced: dict[str, object] = {"columns": entry.columns, "names": entry.names}
-            if entry.replaces:
-                replaced |= {"replace_seq": entry.seq, "published_generation": entry.generation}
-            before = (state.swap.folder,) if state.swap is not None else ()
+            return _with_swap(state, entry)
+        case Adopt():
             return state.model_copy(
                 update={
-                    "superseded": (*state.superseded, *before),
                     "swap": entry,
                     "is_published": False,
-                    "swapped_folders": state.swapped_folders | {entry.folder},
-                    **replaced,
+                    "columns": entry.columns,
+                    "names": entry.names,
+                    "rows": entry.rows,
+                    "files": len(entry.files),
+                    "bytes": sum(file.bytes for file in entry.files),
                 }
             )
         case Published():
@@ -299,12 +399,13 @@ def fold(state: TableState | None, entry: Open | Commit | Swap | Published | Voi
                 update={"is_published": True, "superseded": (), "replaced": (*state.replaced, *gone)}
             )
         case Garbage():
-            left = tuple(replaced for replaced in state.replaced if replaced.folder not in entry.folders)
-            return state.model_copy(update={"replaced": left})
+            return _with_garbage(state, entry)
         case Void():
-            return state.model_copy(update={"voided": state.voided | {entry.commit_seq}})
+            return _with_void(state, entry)
         case Close():
             return _with_close(state, entry)
+        case other:
+            assert_never(other)
 
 
 class Checkpoint(BaseModel):
@@ -332,7 +433,7 @@ def parse_checkpoint(body: bytes, *, seq: int) -> TableState | None:
     return state if state.next_seq == seq + 1 else None
 
 
-def fold_all(entries: Iterable[Open | Commit | Swap | Published | Void | Garbage | Close]) -> TableState | None:
+def fold_all(entries: Iterable[AnyEntry]) -> TableState | None:
     """The state after all entries; None if there are none."""
     state: TableState | None = None
     for entry in entries:
@@ -348,8 +449,8 @@ class Replayable(NamedTuple):
     known: bool
 
 
-def replayable(state: TableState) -> Replayable:
-    """Which stored rows the last run's source may send again.
+def replayable(state: TableState, target: Sequence[Commit]) -> Replayable:
+    """Which rows of ``target`` (the live commits, or those of an unpublished generation) may come again in this run.
 
     Known resume point: all rows stored in the target, minus those on the path from the root to the resume point.
     Unknown: the rows of the runs since the last that closed with another or a null sync id.
@@ -357,16 +458,105 @@ def replayable(state: TableState) -> Replayable:
     run = state.last_run
     if run is None:
         return Replayable((), frozenset(), known=False)
-    target = state.live_commits()
     if run.known:
-        return Replayable(target, frozenset(_path(state, run.parent)), known=True)
+        return Replayable(tuple(target), frozenset(_path(state, run.parent)), known=True)
     walked = {earlier.epoch for earlier in _walk_back(state.runs[:-1], run.sync_id, full_refresh=run.full_refresh)[0]}
     return Replayable(tuple(commit for commit in target if commit.epoch in walked), frozenset(), known=False)
 
 
+def needed_hashes(state: TableState) -> frozenset[str]:
+    """The replay objects whose rows may still come again, in this run or in a retry of it.
+
+    Hashes go of commits wholly on the path to a proved resume point, of runs at which the walk of the unknown case
+    stopped or behind them, and of rows that are no longer there.
+    """
+    here = (*state.live_commits(), *state.pending_commits())
+    found = replayable(state, here)
+    mine = state.last_run.epoch if state.last_run else -1
+    needed = set()
+    for commit in (*found.commits, *(commit for commit in here if commit.epoch == mine)):
+        segments = {SegmentRef(commit.seq, index) for index, s in enumerate(commit.segments) if s.rows}
+        if commit.replay_key is not None and not segments <= found.kept_back:
+            needed.add(commit.replay_key)
+    return frozenset(needed)
+
+
+def _with_open(state: TableState, entry: Open) -> TableState:
+    died = state.last_run is not None and not state.last_run.closed
+    # The commits of a replace without a number belong to its run alone, which is over: their STATEs never left.
+    over = {commit.seq for commit in state.pending_commits() if not commit.is_staged and commit.generation is None}
+    state = state.model_copy(
+        update={
+            "stream": entry.stream,
+            "dead": state.dead | over,
+            "held": state.held | over,
+            "has_litter": state.has_litter or died,
+        }
+    )
+    return state.model_copy(update={"runs": (*state.runs, _run_of(state, entry))})
+
+
+def _with_swap(state: TableState, entry: Swap) -> TableState:
+    includes = frozenset(entry.includes)
+    before = (state.swap.folder,) if state.swap is not None else ()
+    came = [commit for commit in state.commits if commit.seq in includes]
+    size: dict[str, object]
+    if entry.files is not None:
+        size = {"rows": entry.rows, "files": len(entry.files), "bytes": sum(file.bytes for file in entry.files)}
+    else:
+        size = {
+            "rows": sum(commit.rows for commit in came),
+            "files": sum(len(commit.files) for commit in came),
+            "bytes": sum(file.bytes for commit in came for file in commit.files),
+        }
+    live, dead = state.live | includes, state.dead
+    replaced: dict[str, object] = {}
+    if entry.replaces:
+        replaced = {"replace_seq": entry.seq, "replace_upto": entry.upto, "published_generation": entry.generation}
+        live, dead = includes, frozenset(commit.seq for commit in state.commits) - includes - state.voided
+    changed = state.model_copy(
+        update={
+            "superseded": (*state.superseded, *before),
+            "swap": entry,
+            "is_published": False,
+            "columns": entry.columns,
+            "names": entry.names,
+            "live": live,
+            "dead": dead,
+            "unique_by": entry.unique_by,
+            "has_litter": state.has_litter or any(commit.is_staged for commit in came) or dead != state.dead,
+            **replaced,
+            **size,
+        }
+    )
+    return _settled(changed)
+
+
+def _with_garbage(state: TableState, entry: Garbage) -> TableState:
+    gone = frozenset(entry.keys)
+    commits = tuple(
+        commit.model_copy(update={"replay_key": None}) if commit.replay_key in gone else commit
+        for commit in state.commits
+    )
+    left = tuple(replaced for replaced in state.replaced if replaced.folder not in entry.folders)
+    return state.model_copy(update={"replaced": left, "commits": commits})
+
+
+def _with_void(state: TableState, entry: Void) -> TableState:
+    lost = state.commit(entry.commit_seq)
+    update: dict[str, object] = {"voided": state.voided | {lost.seq}, "live": state.live - {lost.seq}}
+    if lost.seq in state.live:
+        update |= {
+            "rows": None if state.rows is None else state.rows - lost.rows,
+            "files": state.files - len(lost.files),
+            "bytes": state.bytes - sum(file.bytes for file in lost.files),
+        }
+    return state.model_copy(update=update)
+
+
 def _run_of(state: TableState, entry: Open) -> Run:
     found = None if entry.full_refresh else _find(state, entry.resume_state_hash)
-    if found is not None and not any(_read(state, ref) for ref in _path(state, found)):
+    if found is not None and not _has_read(state, found):
         found = None  # perhaps the end of an empty first slice: no proof that anything was read
     if found is None:
         stop = _walk_back(state.runs, entry.sync_id, full_refresh=entry.full_refresh)[1]
@@ -391,7 +581,7 @@ def _find(state: TableState, digest: str | None) -> SegmentRef | None:
     if digest is None:
         return None
     for commit in reversed(state.commits):
-        if commit.seq in state.voided or commit.folder not in state.swapped_folders:
+        if commit.seq in state.voided or commit.seq in state.held:
             continue
         for index in range(len(commit.segments) - 1, -1, -1):
             if commit.segments[index].state_hash == digest:
@@ -399,19 +589,22 @@ def _find(state: TableState, digest: str | None) -> SegmentRef | None:
     return None
 
 
-def _path(state: TableState, ref: SegmentRef) -> list[SegmentRef]:
-    """The segments from ``ref`` back to the root, ``ref`` included."""
-    path: list[SegmentRef] = []
-    while ref != ROOT:
-        path.extend(SegmentRef(ref.commit, index) for index in range(ref.index, -1, -1))
+def _path(state: TableState, ref: SegmentRef) -> Iterator[SegmentRef]:
+    """The segments from ``ref`` back to the root, or to where older commits are forgotten, ``ref`` included."""
+    while ref.commit in state.before:
+        yield from (SegmentRef(ref.commit, index) for index in range(ref.index, -1, -1))
         ref = state.before[ref.commit]
-    return path
 
 
-def _read(state: TableState, ref: SegmentRef) -> int:
-    """Rows that the source had sent: a run whose rows were all replays has proved its STATEs all the same."""
-    segment = state.commit(ref.commit).segments[ref.index]
-    return segment.rows + segment.dropped
+def _has_read(state: TableState, ref: SegmentRef) -> bool:
+    """Whether the source had sent any row up to ``ref``: one whose rows were all replays has proved its STATEs too."""
+    commits = {commit.seq: commit for commit in state.commits}
+    last = ref
+    for last in _path(state, ref):
+        segment = commits[last.commit].segments[last.index]
+        if segment.rows or segment.dropped:
+            return True
+    return state.before.get(last.commit, ROOT) != ROOT  # older commits are forgotten: some of them had rows
 
 
 def _walk_back(runs: Sequence[Run], sync_id: int | None, *, full_refresh: bool) -> tuple[list[Run], Run | None]:
@@ -431,10 +624,20 @@ def _with_commit(state: TableState, entry: Commit) -> TableState:
         raise ConfigError("The log has a commit without its open entry.", seq=entry.seq)
     last = SegmentRef(entry.seq, len(entry.segments) - 1) if entry.segments else run.last
     applied = max(state.applied_upto, entry.applied_upto)
-    changed = {} if entry.columns is None else {"columns": entry.columns, "names": entry.names or {}}
+    changed: dict[str, object] = {}
+    if entry.folder == state.folder:
+        changed = {
+            "live": state.live | {entry.seq},
+            "rows": None if state.rows is None else state.rows + entry.rows,
+            "files": state.files + len(entry.files),
+            "bytes": state.bytes + sum(file.bytes for file in entry.files),
+            "unique_by": None if entry.rows else state.unique_by,
+        }
+        if entry.columns is not None:
+            changed |= {"columns": entry.columns, "names": entry.names or {}}
     return state.model_copy(
         update={
-            "commits": (*_settled(state.commits, state.applied_upto, applied), entry),
+            "commits": (*_without_uploads(state, since=state.applied_upto, upto=applied), entry),
             "before": {**state.before, entry.seq: run.last},
             "runs": (*state.runs[:-1], run.model_copy(update={"last": last})),
             "applied_upto": applied,
@@ -446,17 +649,48 @@ def _with_commit(state: TableState, entry: Commit) -> TableState:
 def _with_close(state: TableState, entry: Close) -> TableState:
     runs = tuple(run.model_copy(update={"closed": True}) if run.epoch == entry.epoch else run for run in state.runs)
     applied = max(state.applied_upto, entry.applied_upto)
-    commits = _settled(state.commits, state.applied_upto, applied)
-    return state.model_copy(update={"runs": runs, "commits": commits, "applied_upto": applied})
+    litter = state.has_litter and not entry.is_clean
+    closed = state.model_copy(update={"runs": runs, "applied_upto": applied, "has_litter": litter})
+    return _forgetful(_settled(closed))
 
 
-def _settled(commits: tuple[Commit, ...], before: int, applied: int) -> tuple[Commit, ...]:
-    """Finished commits without their uploads: those are never looked at again, and most of the state's size."""
-    first = len(commits)
-    while first and commits[first - 1].seq > before:
+def _settled(state: TableState) -> TableState:
+    return state.model_copy(update={"commits": tuple(_without_uploads(state, since=-1, upto=state.applied_upto))})
+
+
+def _without_uploads(state: TableState, *, since: int, upto: int) -> Iterable[Commit]:
+    """The commits, without the uploads of those that are finished and in no need of their files any more."""
+    if since == upto:
+        return state.commits
+    first = len(state.commits)
+    while first and state.commits[first - 1].seq > since:
         first -= 1
-    newer = commits[first:]
-    if applied == before or not newer:
-        return commits
-    settled = (commit.model_copy(update={"files": ()}) if commit.seq <= applied else commit for commit in newer)
-    return (*commits[:first], *settled)
+    over = state.live | state.dead | state.voided
+    newer = (
+        commit.model_copy(update={"files": ()})
+        if commit.files and commit.seq <= upto and commit.seq in over
+        else commit
+        for commit in state.commits[first:]
+    )
+    return (*state.commits[:first], *newer)
+
+
+def _forgetful(state: TableState) -> TableState:
+    """The state without runs that no retry can reach any more, so that its size does not grow with the table's age."""
+    if len(state.runs) <= KEPT_RUNS:
+        return state
+    runs = state.runs[-KEPT_RUNS:]
+    pending = {commit.seq for commit in state.pending_commits()}
+    kept = tuple(commit for commit in state.commits if commit.epoch >= runs[0].epoch or commit.seq in pending)
+    numbers = frozenset(commit.seq for commit in kept)
+    return state.model_copy(
+        update={
+            "runs": runs,
+            "commits": kept,
+            "before": {seq: ref for seq, ref in state.before.items() if seq in numbers},
+            "live": state.live & numbers,
+            "dead": state.dead & numbers,
+            "voided": state.voided & numbers,
+            "held": state.held & numbers,
+        }
+    )

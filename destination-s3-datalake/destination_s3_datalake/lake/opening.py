@@ -259,7 +259,7 @@ def _finish_swap(lake: Lake, table: Table) -> None:
 
 def _abort_uploads(lake: Lake, layout: Layout, table: Table) -> None:
     """Uploads of older writers that no commit knows. Those of the log's commits are completed or void by now."""
-    for upload in list(lake.bucket.uploads(layout.data)):
+    for upload in [*lake.bucket.uploads(layout.data), *lake.bucket.uploads(layout.private)]:
         epoch = epoch_of_file(upload.key)
         if epoch is not None and epoch < table.epoch:
             lake.bucket.abort_upload(upload.key, upload.upload_id)

@@ -12,11 +12,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from boto3.exceptions import Boto3Error
+from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
 from destination_s3_datalake.config import BucketDefault, DsseKms, Encryption, SseKms, SseS3
+from destination_s3_datalake.errors import TransientError
 from destination_s3_datalake.lake.aws_errors import code_of, patiently, translated
 
 if TYPE_CHECKING:
@@ -28,10 +32,13 @@ if TYPE_CHECKING:
         ListMultipartUploadsOutputTypeDef,
         ListObjectsV2OutputTypeDef,
         ObjectIdentifierTypeDef,
+        UploadPartCopyOutputTypeDef,
     )
 
 T = TypeVar("T")
 MOST_DELETES = 1000  # S3's own limit
+MOST_COPIED = 5 << 30  # S3's own limit for one request
+DOWNLOAD = TransferConfig(multipart_threshold=32 << 20, multipart_chunksize=16 << 20, max_concurrency=4)
 MISSING = {"NoSuchKey", "404", "NotFound"}
 
 
@@ -50,6 +57,14 @@ class ObjectInfo:
     size: int
     modified: datetime
     now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ListedObject:
+    """An object as a listing shows it."""
+
+    key: str
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +111,46 @@ class Bucket:
     def _read(self, key: str) -> bytes:
         return self._client.get_object(Bucket=self.name, Key=key)["Body"].read()
 
+    def download(self, key: str, path: Path) -> None:
+        """Fetch an object into a local file, in ranges and in parallel.
+
+        Raises:
+            ConfigError: there is no such object: somebody deleted it.
+            TransientError: the disk is full, or S3 does not answer.
+        """
+        try:
+            patiently(lambda: self._client.download_file(self.name, key, str(path), Config=DOWNLOAD))
+        except ClientError as error:
+            raise self._translated(error, "s3:GetObject", key) from None
+        except BotoCoreError as error:
+            raise self._translated(error, "s3:GetObject", key) from None
+        except Boto3Error as error:
+            raise TransientError(f"s3://{self.name}/{key} could not be read ({type(error).__name__}).") from None
+        except OSError as cause:
+            raise TransientError(
+                f"The spool could not be written ({cause.strerror}): give spool_directory more space."
+            ) from None
+
+    def copy(self, source: str, target: str, *, size: int) -> None:
+        """Copy an object inside the bucket, server side, whatever its size."""
+        if size <= MOST_COPIED:
+            self._call(
+                lambda: self._client.copy_object(
+                    Bucket=self.name, Key=target, CopySource={"Bucket": self.name, "Key": source}, **self._sse
+                ),
+                "s3:PutObject",
+                target,
+            )
+            return
+        upload_id, etags = self.start_upload(target), []
+        for number, first in enumerate(range(0, size, MOST_COPIED), start=1):
+            span = f"bytes={first}-{min(size, first + MOST_COPIED) - 1}"
+            answer = self._call(
+                partial(self._copy_part, source, target, upload_id, number, span), "s3:PutObject", target
+            )
+            etags.append(answer["CopyPartResult"]["ETag"])
+        self.complete_upload(target, upload_id, tuple(etags))
+
     def head(self, key: str) -> ObjectInfo | None:
         """Size and time of the object; None if there is none."""
         try:
@@ -111,11 +166,15 @@ class Bucket:
 
     def keys(self, prefix: str, *, after: str = "") -> Iterator[str]:
         """Every key below ``prefix``, sorted."""
+        return (found.key for found in self.objects(prefix, after=after))
+
+    def objects(self, prefix: str, *, after: str = "") -> Iterator[ListedObject]:
+        """Every object below ``prefix``, sorted by key."""
         token: dict[str, Any] = {"StartAfter": after} if after else {}
         while True:
             page = self._call(partial(self._list, prefix, token), "s3:ListBucket", prefix)
             for item in page.get("Contents", ()):
-                yield item["Key"]
+                yield ListedObject(item["Key"], item["Size"])
             if not page.get("IsTruncated"):
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
@@ -211,6 +270,18 @@ class Bucket:
     # Own paging: boto3's iterators end for good at the first error, so that a retried page would be a silent end.
     def _list(self, prefix: str, token: dict[str, Any]) -> ListObjectsV2OutputTypeDef:
         return self._client.list_objects_v2(Bucket=self.name, Prefix=prefix, **token)
+
+    def _copy_part(
+        self, source: str, target: str, upload_id: str, number: int, span: str
+    ) -> UploadPartCopyOutputTypeDef:
+        return self._client.upload_part_copy(
+            Bucket=self.name,
+            Key=target,
+            UploadId=upload_id,
+            PartNumber=number,
+            CopySource={"Bucket": self.name, "Key": source},
+            CopySourceRange=span,
+        )
 
     def _delete(self, keys: list[str]) -> DeleteObjectsOutputTypeDef:
         objects: list[ObjectIdentifierTypeDef] = [{"Key": key} for key in keys]

@@ -23,8 +23,8 @@ from destination_s3_datalake.lake import garbage, glue, log, replay
 from destination_s3_datalake.lake.garbage import Retention
 from destination_s3_datalake.lake.glue import Catalog, GlueTable, TableMovedError
 from destination_s3_datalake.lake.layout import Layout
-from destination_s3_datalake.lake.log import Segment, Swap, TableState
-from destination_s3_datalake.lake.s3 import Bucket, NoSuchUploadError
+from destination_s3_datalake.lake.log import Adopt, Segment, Swap, TableState
+from destination_s3_datalake.lake.s3 import Bucket, ListedObject, NoSuchUploadError
 from destination_s3_datalake.lake.table_log import TableLog
 from destination_s3_datalake.records.schema import GlueColumn
 
@@ -57,6 +57,7 @@ class Table:
         self._log = table_log
         self._folders = 0
         self._applied = epoch
+        self._is_clean = False
         self.name = name
         self.epoch = epoch
 
@@ -78,9 +79,40 @@ class Table:
         self._folders += 1
         return self._layout.folder(self.epoch, self._folders, secrets.token_hex(4))
 
-    def replay_filter(self) -> replay.ReplayFilter:
-        """Drops what this run's source may send again."""
-        return replay.load(self._bucket, log.replayable(self.state))
+    @property
+    def stage(self) -> str:
+        """The folder of rows that wait for a merge."""
+        return self._layout.stage
+
+    def replay_filter(self, target: Sequence[log.Commit]) -> replay.ReplayFilter:
+        """Drops what this run's source may send again of the rows of ``target``."""
+        return replay.load(self._bucket, log.replayable(self.state, target))
+
+    def live_objects(self) -> list[ListedObject]:
+        """The data files of the table as they lie in the bucket."""
+        return list(self._bucket.objects(f"{self.live_folder}/"))
+
+    def download(self, key: str, path: Path) -> None:
+        """Fetch a data file."""
+        self._bucket.download(key, path)
+
+    def take_over(self, source: str, folder: str, *, size: int) -> log.StoredFile:
+        """Copy a data file into ``folder``, which is of this writer alone, server side."""
+        key = self._new_key(folder)
+        self._bucket.copy(source, key, size=size)
+        return log.StoredFile(key=key, bytes=size)
+
+    def store(self, path: Path, folder: str) -> log.StoredFile:
+        """Upload a local file into ``folder``, which is of this writer alone and read by nobody yet."""
+        file = self.upload(path, folder=folder, rows=0)
+        self._complete(file)
+        return log.StoredFile(key=file.key, bytes=file.bytes)
+
+    def store_tombstones(self, path: Path) -> str:
+        """Upload the keys of deleted rows; the object's key."""
+        key = self._layout.tombstones(self.state.next_seq, self.epoch, secrets.token_hex(4))
+        self._complete(self._upload(path, key, rows=0))
+        return key
 
     def upload(self, path: Path, *, folder: str, rows: int) -> log.DataFile:
         """Upload a closed local file into ``folder`` and leave it incomplete: durable, and invisible to every reader.
@@ -88,8 +120,13 @@ class Table:
         Raises:
             FencedError: somebody aborted the upload.
         """
+        return self._upload(path, self._new_key(folder), rows=rows)
+
+    def _new_key(self, folder: str) -> str:
+        return self._layout.data_file(folder, self.state.next_seq, self.epoch, secrets.token_hex(4))
+
+    def _upload(self, path: Path, key: str, *, rows: int) -> log.DataFile:
         size = path.stat().st_size
-        key = self._layout.data_file(folder, self.state.next_seq, self.epoch, secrets.token_hex(4))
         part_bytes = max(PART_BYTES, math.ceil(size / MOST_PARTS))
         checksum = hashlib.sha256()
         etags: list[str] = []
@@ -113,6 +150,7 @@ class Table:
         self,
         *,
         folder: str,
+        is_staged: bool = False,
         files: Sequence[log.DataFile],
         segments: Sequence[Segment],
         hashes: replay.Hashes,
@@ -124,7 +162,8 @@ class Table:
         """Make ``files`` and the STATEs of ``segments`` durable, then visible.
 
         Args:
-            folder: where the files are: the live folder, or one that ``swap`` will publish.
+            folder: where the files are: the live folder, one that ``swap`` will publish, or the stage.
+            is_staged: it is the stage.
             segments: rows per STATE, in order; their sum is the number of ``hashes``.
             columns: our columns from here on, None if they did not change. Those of the live folder must be in Glue
                 before (``extend_columns``).
@@ -139,13 +178,13 @@ class Table:
         entry = self._log.append_or_stop(
             lambda seq, uid, now: log.Commit(
                 seq=seq, epoch=self.epoch, uid=uid, log_id=self.state.log_id, time=now, folder=folder,
-                generation=generation, files=tuple(files), segments=tuple(segments), replay_key=replay_key,
+                is_staged=is_staged, generation=generation, files=tuple(files), segments=tuple(segments),
+                replay_key=replay_key,
                 columns=columns, names=dict(names) if names is not None else None, applied_upto=self._applied,
             )
         )  # fmt: skip
         for file in files:
-            if not is_completed(self._bucket, file):
-                raise self._uploads_gone()
+            self._complete(file)
         self._applied = entry.seq
         self._shrink_replay(replay_window_bytes)
 
@@ -157,8 +196,19 @@ class Table:
         names: Mapping[str, str],
         generation: int | None,
         replaces: bool,
+        includes: Sequence[log.Commit] = (),
+        files: Sequence[log.StoredFile] | None = None,
+        rows: int | None = None,
+        unique_by: tuple[str, ...] | None = None,
+        tombstones: str | None = None,
     ) -> None:
         """Make a complete folder the table: one entry, one ``UpdateTable``, one entry.
+
+        Args:
+            includes: the pending commits whose rows are in the folder.
+            files, rows: what is in the folder, if it was rewritten; None if it holds the files of ``includes``.
+            unique_by: fields by which each row is the only one.
+            tombstones: object with the keys of deleted rows.
 
         Raises:
             FencedError: a newer writer has opened or moved the table.
@@ -168,11 +218,14 @@ class Table:
             lambda seq, uid, now: log.Swap(
                 seq=seq, epoch=self.epoch, uid=uid, log_id=self.state.log_id, time=now, folder=folder,
                 columns=columns, names=dict(names), generation=generation, upto=upto, replaces=replaces,
+                includes=tuple(commit.seq for commit in includes), files=None if files is None else tuple(files),
+                rows=rows, unique_by=unique_by, tombstones=tombstones,
             )
         )  # fmt: skip
+        self._is_clean = False
         self.publish(entry)
 
-    def publish(self, swap: Swap) -> None:
+    def publish(self, swap: Swap | Adopt) -> None:
         """Point Glue at the folder of a swap entry, then log that it does."""
         self._move(swap)
         entry = self._log.append_or_stop(
@@ -223,9 +276,10 @@ class Table:
         """Say in the log that this run ended well. Call it after its STATEs were flushed."""
         self._log.append_or_stop(
             lambda seq, uid, now: log.Close(
-                seq=seq, epoch=self.epoch, uid=uid, log_id=self.state.log_id, time=now, applied_upto=self._applied
+                seq=seq, epoch=self.epoch, uid=uid, log_id=self.state.log_id, time=now, applied_upto=self._applied,
+                is_clean=self._is_clean,
             )
-        )
+        )  # fmt: skip
         self._log.write_checkpoint()
 
     def void(self, commit: log.Commit) -> None:
@@ -239,12 +293,17 @@ class Table:
     def collect_garbage(self, retention: Retention) -> str | None:
         """Delete what nobody needs; a sentence if that could not be done.
 
+        Nothing is listed while the log says that nothing can be there.
+
         Raises:
             FencedError: a newer writer has opened the table; nothing was deleted.
         """
+        if not garbage.is_due(self.state):
+            return None
         found = garbage.find(self._bucket, self._layout, self.state, epoch=self.epoch, retention=retention)
         keys = garbage.keys_of(self._bucket, found)
         if not keys:
+            self._is_clean = True
             return None
         self._log.append_or_stop(
             lambda seq, uid, now: log.Garbage(
@@ -254,6 +313,7 @@ class Table:
         )  # fmt: skip
         problem = garbage.delete(self._bucket, keys)
         if problem is None:
+            self._is_clean = len(keys) < garbage.MOST_KEYS
             return None
         return f"{len(keys)} objects that nobody needs any more could not be deleted: {problem}"
 
@@ -261,7 +321,7 @@ class Table:
         """Everything up to entry ``seq`` is finished; later entries say so."""
         self._applied = max(self._applied, seq)
 
-    def _move(self, swap: Swap) -> None:
+    def _move(self, swap: Swap | Adopt) -> None:
         location = self._layout.location(swap.folder)
         columns = self.state.columns or swap.columns
         parameters = self._parameters(swap)
@@ -313,15 +373,15 @@ class Table:
                 table=str(self.name),
             )
 
-    def _parameters(self, swap: Swap) -> dict[str, str]:
+    def _parameters(self, swap: Swap | Adopt) -> dict[str, str]:
         parameters = {
             glue.LOG_ID: self.state.log_id,
             glue.SEQ: str(swap.seq),
             glue.STREAM: stream_parameter(self.name.stream),
             glue.COLUMNS: names_parameter(self.state.names),
         }
-        if swap.generation is not None:
-            parameters[glue.GENERATION] = str(swap.generation)
+        if self.state.published_generation is not None:
+            parameters[glue.GENERATION] = str(self.state.published_generation)
         return parameters
 
     def _shrink_replay(self, window: int) -> None:
@@ -334,6 +394,10 @@ class Table:
             if used > window:
                 self._bucket.delete(commit.replay_key)
                 return  # older ones went when their successors came
+
+    def _complete(self, file: log.DataFile) -> None:
+        if not is_completed(self._bucket, file):
+            raise self._uploads_gone()
 
     def _uploads_gone(self) -> FencedError:
         return FencedError(

@@ -1,7 +1,6 @@
 """The configured catalog, parsed once: one frozen ``StreamPlan`` per stream, and what a run means for each. Pure.
 
-``intent_of`` is the table "What a run means" of the design as a function of catalog, generations and log. Here in its
-first form: replaces hold their STATEs until they are published, whether or not they carry a generation id.
+``intent_of`` is the table "What a run means" of the design as a function of catalog, generations and log.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from destination_s3_datalake.errors import ConfigError
 
-SUPPORTED_MODES = ("append", "overwrite")
+SUPPORTED_MODES = ("append", "overwrite", "append_dedup")
 
 
 class StreamId(NamedTuple):
@@ -37,29 +36,56 @@ class StreamPlan:
     id: StreamId
     json_schema: Mapping[str, Any]
     sync_mode: Literal["full_refresh", "incremental"]
-    destination_sync_mode: Literal["append", "overwrite"]
+    destination_sync_mode: Literal["append", "overwrite", "append_dedup"]
     generation: int | None
     minimum: int | None
     sync_id: int | None
+    primary_key: tuple[tuple[str, ...], ...] = ()
+    cursor: tuple[str, ...] | None = None
 
 
 class Intent(Enum):
     """What this run does to the table of a stream."""
 
     APPEND = "append"
-    """Commit along the way, STATE by STATE."""
+    """Commit along the way, STATE by STATE, into the table."""
     APPEND_AT_END = "append_at_end"
     """One commit, made only when the end is the end; only the last STATE leaves."""
+    UPSERT = "upsert"
+    """Commit along the way into the stage, merge by key at the end and whenever much is staged."""
     REPLACE = "replace"
-    """Build aside, publish when the end is the end; only the last STATE leaves."""
+    """Build aside, publish when the end is the end; only the last STATE leaves. A retry starts anew."""
+    REFRESH = "refresh"
+    """Commit along the way into a folder that is published when the end is the end. A retry goes on there."""
+    REFRESH_UPSERT = "refresh_upsert"
+    """The same into the stage; published by one merge at the end, of the refresh's rows alone."""
 
     @property
     def holds_states(self) -> bool:
-        return self is not Intent.APPEND
+        """Whether STATEs wait until everything is published."""
+        return self in (Intent.APPEND_AT_END, Intent.REPLACE)
+
+    @property
+    def is_staged(self) -> bool:
+        """Whether rows are merged by key."""
+        return self in (Intent.UPSERT, Intent.REFRESH_UPSERT)
+
+    @property
+    def replaces(self) -> bool:
+        """Whether the table's rows go when this run is published."""
+        return self in (Intent.REPLACE, Intent.REFRESH, Intent.REFRESH_UPSERT)
 
 
-def intent_of(plan: StreamPlan, *, published_generation: int | None, continues: bool) -> Intent:
-    """What a run means for one stream.
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """An intent, and what the user should know of it."""
+
+    intent: Intent
+    warning: str | None = None
+
+
+def intent_of(plan: StreamPlan, *, published_generation: int | None, continues: bool) -> Decision:
+    """What a run means for one stream: the first row of the design's table that fits.
 
     Args:
         plan: the stream of the catalog.
@@ -70,23 +96,32 @@ def intent_of(plan: StreamPlan, *, published_generation: int | None, continues: 
     Raises:
         ConfigError: the generations contradict each other.
     """
-    match plan.generation, plan.minimum:
-        case (None, _) | (_, None):
-            if plan.destination_sync_mode == "overwrite":
-                return Intent.APPEND if continues else Intent.REPLACE
-            return Intent.APPEND_AT_END if plan.sync_mode == "full_refresh" else Intent.APPEND
-        case generation, minimum if minimum == 0:
-            return Intent.APPEND
-        case generation, minimum if minimum == generation:
-            already_published = published_generation == generation
-            return Intent.APPEND if already_published or continues else Intent.REPLACE
-        case _:
-            raise ConfigError(
-                f"Stream {plan.id}: minimum_generation_id {plan.minimum} with generation_id {plan.generation} is not "
-                "a refresh that exists; it must be 0 or the generation itself. Reset the connection.",
-                stream=plan.id.name,
-                namespace=plan.id.namespace,
-            )
+    is_dedup = plan.destination_sync_mode == "append_dedup"
+    goes_on = Intent.UPSERT if is_dedup else Intent.APPEND
+    if plan.generation is None or plan.minimum is None:
+        if is_dedup:
+            return Decision(Intent.UPSERT)
+        if plan.destination_sync_mode == "overwrite":
+            return Decision(Intent.APPEND if continues else Intent.REPLACE)
+        return Decision(Intent.APPEND_AT_END if plan.sync_mode == "full_refresh" else Intent.APPEND)
+    if plan.minimum == 0:
+        return Decision(goes_on)
+    if plan.minimum != plan.generation:
+        raise ConfigError(
+            f"Stream {plan.id}: minimum_generation_id {plan.minimum} with generation_id {plan.generation} is not "
+            "a refresh that exists; it must be 0 or the generation itself. Reset the connection.",
+            stream=plan.id.name,
+            namespace=plan.id.namespace,
+        )
+    if published_generation == plan.generation:
+        return Decision(goes_on)  # the retry of a run that died after its swap, or whose end the platform did not see
+    warning = None
+    if published_generation is not None and plan.generation < published_generation:
+        warning = (
+            f"this refresh has generation {plan.generation} and the table has {published_generation} already: the "
+            "platform counts anew (was it reinstalled?). The table is replaced."
+        )
+    return Decision(Intent.REFRESH_UPSERT if is_dedup else Intent.REFRESH, warning)
 
 
 def parse_catalog(raw: Mapping[str, Any]) -> dict[StreamId, StreamPlan]:
@@ -117,7 +152,7 @@ def _parse_stream(entry: Any, position: int) -> StreamPlan:
     if mode not in SUPPORTED_MODES:
         raise ConfigError(
             f"Stream {stream_id}: destination sync mode {mode!r} is not supported; "
-            f"choose {' or '.join(SUPPORTED_MODES)}.",
+            f"choose one of {', '.join(SUPPORTED_MODES)}.",
             stream=name,
             namespace=stream_id.namespace,
         )
@@ -132,7 +167,25 @@ def _parse_stream(entry: Any, position: int) -> StreamPlan:
     )
     if generation == minimum == sync_id == 1:
         generation = minimum = sync_id = None
-    return StreamPlan(stream_id, schema, sync_mode, mode, generation, minimum, sync_id)
+    return StreamPlan(
+        stream_id,
+        schema,
+        sync_mode,
+        mode,
+        generation,
+        minimum,
+        sync_id,
+        primary_key=tuple(_path(part, "primary_key", stream_id) for part in entry.get("primary_key") or ()),
+        cursor=_path(entry["cursor_field"], "cursor_field", stream_id) if entry.get("cursor_field") else None,
+    )
+
+
+def _path(value: Any, key: str, stream_id: StreamId) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value or not all(isinstance(part, str) for part in value):
+        raise ConfigError(
+            f"Stream {stream_id}: {key} of the catalog is not a path of field names.", stream=stream_id.name
+        )
+    return tuple(value)
 
 
 def _whole_number(entry: Mapping[str, Any], key: str, stream_id: StreamId) -> int | None:

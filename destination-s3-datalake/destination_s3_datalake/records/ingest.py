@@ -9,9 +9,7 @@ The hash of a row is the first 8 bytes of the MD5 of the JSON text of what is st
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, assert_never
@@ -21,8 +19,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from destination_s3_datalake.errors import DataError, InternalError, TransientError
+from destination_s3_datalake.errors import DataError, InternalError
 from destination_s3_datalake.records import values
+from destination_s3_datalake.records.database import literal, open_database, quoted
 from destination_s3_datalake.records.schema import (
     Array,
     BigInt,
@@ -41,7 +40,6 @@ from destination_s3_datalake.records.schema import (
 Hashes = NDArray[np.uint64]
 BATCH_BYTES = 8 << 20
 CODECS: dict[str, str] = {"none": "uncompressed", "lz4": "lz4_raw"}  # where DuckDB has other names
-THREADS = 2
 ROW_GROUP_BYTES = 128 << 20
 META_TYPE = pa.struct(
     [
@@ -88,6 +86,12 @@ class IngestedFile:
     has_extra: bool
 
 
+def parquet_options(compression: str) -> str:
+    """The options of COPY for our Parquet files."""
+    codec = CODECS.get(compression, compression)
+    return f"FORMAT parquet, COMPRESSION {codec}, ROW_GROUP_SIZE_BYTES {ROW_GROUP_BYTES}"
+
+
 def keep_all(hashes: Hashes) -> NDArray[np.bool_]:
     """Every row is stored."""
     return np.ones(len(hashes), dtype=np.bool_)
@@ -102,13 +106,12 @@ def ingest(job: IngestJob, keep: Callable[[Hashes], NDArray[np.bool_]] = keep_al
         DataError: a record cannot be taken; names its field at most.
         TransientError: the disk is full.
     """
+    options = job.options
     try:
-        with closing(_database(job.options)) as database:
+        with open_database(
+            memory_limit_mb=options.memory_limit_mb // 2, temp_directory=options.temp_directory, what="Writing a file"
+        ) as database:
             return _ingest(job, keep, database)
-    except duckdb.Error as error:  # its text may quote values
-        if "No space left" in str(error):
-            raise TransientError("The spool's disk is full: give spool_directory more space.") from None
-        raise InternalError("The data file could not be written.", kind=type(error).__name__) from None
     except (pa.ArrowException, RecursionError) as error:
         raise InternalError("A record could not be converted.", kind=type(error).__name__) from None
 
@@ -134,21 +137,6 @@ def _ingest(
         _copy(job, database, None if rows == job.rows else kept)
     size = job.target.stat().st_size if rows else 0
     return IngestedFile(job.target, rows, size, hashes, kept, changed_rows, has_extra)
-
-
-def _database(options: WriteOptions) -> duckdb.DuckDBPyConnection:
-    database = duckdb.connect(
-        ":memory:",
-        config={
-            "memory_limit": f"{max(64, options.memory_limit_mb // 2)}MB",
-            "temp_directory": str(options.temp_directory / "duckdb"),
-            "threads": min(THREADS, os.cpu_count() or 1),
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-        },
-    )
-    database.execute("SET TimeZone = 'UTC'")  # the text of times, and so the hashes, must not depend on the machine
-    return database
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +194,7 @@ def _microseconds(emitted_at: Any) -> int:
 
 def _hashes(database: duckdb.DuckDBPyConnection, columns: Sequence[Column]) -> Hashes:
     """One per row. Columns without a value leave no trace, so that a column added later changes no hash."""
-    parts = [f"{_quoted(name)}: {_quoted(name)}" for name in sorted([c.name for c in columns] + [EXTRA])]
+    parts = [f"{quoted(name)}: {quoted(name)}" for name in sorted([c.name for c in columns] + [EXTRA])]
     text = f"json_merge_patch('{{}}', to_json({{{', '.join(parts)}}}))::VARCHAR"
     found = database.execute(f"SELECT md5_number_lower({text}) AS h FROM rows").fetchnumpy()["h"]
     return np.ascontiguousarray(found, dtype=np.uint64)
@@ -217,20 +205,13 @@ def _copy(job: IngestJob, database: duckdb.DuckDBPyConnection, kept: NDArray[np.
     if kept is not None:
         database.register("kept", pa.table({"keep": pa.array(kept)}))
         source = "(SELECT * FROM rows POSITIONAL JOIN kept) WHERE keep"
-    names = ", ".join(_quoted(column.name) for column in job.columns)
+    names = ", ".join(quoted(column.name) for column in job.columns)
     columns = f"""
         uuidv7()::VARCHAR AS _airbyte_raw_id, {EXTRACTED_AT},
         {int(job.generation_id)}::BIGINT AS _airbyte_generation_id, {META}, {EXTRA}{", " if names else ""}{names}"""
-    compression = CODECS.get(job.options.compression, job.options.compression)
-    target = str(job.target).replace("'", "''")
     database.execute(
-        f"COPY (SELECT {columns} FROM {source}) TO '{target}' (FORMAT parquet, COMPRESSION {compression}, "
-        f"ROW_GROUP_SIZE_BYTES {ROW_GROUP_BYTES})"
+        f"COPY (SELECT {columns} FROM {source}) TO {literal(job.target)} ({parquet_options(job.options.compression)})"
     )
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _arrow_schema(columns: Sequence[Column]) -> pa.Schema:

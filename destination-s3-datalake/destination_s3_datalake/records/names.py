@@ -22,11 +22,12 @@ META_COLUMNS = (
     "_airbyte_meta",
     "_airbyte_extra",
 )
+READER_COLUMNS = ("file_row_number", "file_index", "filename")  # DuckDB's own names for where a row was read
 
 
 def column_names(fields: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:
     """Field -> column name. ``known`` are the names that the table uses already."""
-    taken = {*known.values(), *META_COLUMNS}
+    taken = {*known.values(), *META_COLUMNS, *READER_COLUMNS}
     out = {field: known[field] for field in fields if field in known}
     plain: dict[str, list[str]] = {}
     for field in fields:

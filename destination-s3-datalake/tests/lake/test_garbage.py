@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from destination_s3_datalake.lake.garbage import Garbage, Retention, garbage_of
-from destination_s3_datalake.lake.log import Commit, Replaced, Segment, Swap, TableState
+from destination_s3_datalake.lake.log import ROOT, Commit, Replaced, Run, Segment, Swap, TableState
 
 EPOCH = 50
 
@@ -22,18 +22,26 @@ def commit(seq: int, into: str, key: str) -> Commit:
                   applied_upto=-1)  # fmt: skip
 
 
-def state(*, replaced: tuple[Replaced, ...] = (), commits: tuple[Commit, ...] = ()) -> TableState:
+def state(
+    *, replaced: tuple[Replaced, ...] = (), commits: tuple[Commit, ...] = (), live: frozenset[int] = frozenset()
+) -> TableState:
     swap = Swap(seq=40, epoch=40, uid="u", log_id="L", time="t", folder=folder(40), columns=(), names={},
                 generation=None, upto=39, replaces=True)  # fmt: skip
-    return TableState(log_id="L", swap=swap, replaced=replaced, commits=commits)
+    runs = tuple(
+        Run(epoch=number, sync_id=None, full_refresh=False, started="", writer="", resume_state_hash=None,
+            parent=ROOT, known=False, last=ROOT, closed=False)
+        for number in (20, 45)
+    )  # fmt: skip
+    dead = frozenset(commit.seq for commit in commits) - live
+    return TableState(log_id="L", swap=swap, replaced=replaced, commits=commits, live=live, dead=dead, runs=runs)
 
 
-def decide(found: TableState, folders: list[str], replays: list[str] = [], *, hours=24.0, copies=3, age=1.0) -> Garbage:  # noqa: B006
+def decide(found: TableState, folders: list[str], private: list[str] = [], *, hours=24.0, copies=3, age=1.0) -> Garbage:  # noqa: B006
     return garbage_of(
         found,
         epoch=EPOCH,
         folders=folders,
-        replays=replays,
+        private=private,
         retention=Retention(hours=hours, copies=copies),
         hours_since=lambda seq: age,
     )
@@ -64,5 +72,5 @@ def test_replaced_folders_stay_for_their_time_and_as_copies():
 
 def test_hashes_of_rows_that_are_gone_go_and_those_of_the_table_stay():
     live, old, lost = replay(45), replay(20), replay(30)
-    found = state(commits=(commit(20, folder(10), old), commit(45, folder(40), live)))
-    assert decide(found, [], [live, old, lost]).replays == (old, lost)
+    found = state(commits=(commit(20, folder(10), old), commit(45, folder(40), live)), live=frozenset({45}))
+    assert decide(found, [], [live, old, lost]).keys == (old, lost)

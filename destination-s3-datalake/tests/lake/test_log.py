@@ -54,8 +54,10 @@ class History:
                         resume_state_hash=resume, full_refresh=full_refresh)  # fmt: skip
 
     def swap(self, folder: str, *, upto: int = -1, replaces: bool = False) -> int:
+        pending = self.state.pending_commits() if self.state else ()
+        includes = tuple(commit.seq for commit in pending if commit.folder == folder)
         seq = self.add(Swap, folder=folder, columns=(COLUMN,), names={"id": "id"}, generation=None, upto=upto,
-                       replaces=replaces)  # fmt: skip
+                       replaces=replaces, includes=includes)  # fmt: skip
         self.add(Published, swap_seq=seq)
         return seq
 
@@ -74,7 +76,7 @@ class History:
 
     def may_come_again(self) -> dict[int, set[int]]:
         """Commit -> the segments whose rows may come again."""
-        found = replayable(self.now)
+        found = replayable(self.now, self.now.live_commits())
         out = {
             c.seq: {
                 i
@@ -131,7 +133,7 @@ def test_a_path_without_rows_is_no_proof(history: History):
     commit = history.commit("f", (0, "empty"), (3, "rows"))
     history.close()
     history.open(resume="empty")
-    assert not replayable(history.now).known
+    assert not replayable(history.now, ()).known
     assert commit not in history.may_come_again()
 
 
@@ -173,7 +175,7 @@ def test_a_full_refresh_never_knows_where_it_resumed_and_stops_at_another_sync(h
     history.open(sync_id=7, full_refresh=True)
     commit = history.commit("f", (2, "end"))
     history.open(sync_id=8, resume="end", full_refresh=True)
-    assert not replayable(history.now).known
+    assert not replayable(history.now, ()).known
     assert commit not in history.may_come_again()
 
 
@@ -196,7 +198,7 @@ def test_states_of_a_replace_that_died_are_no_resume_points(history: History):
     history.open()
     history.commit("g", (2, "a"))  # dead: no swap follows
     history.open(resume="a")
-    assert replayable(history.now).known
+    assert replayable(history.now, ()).known
     assert live not in history.may_come_again()
 
 
@@ -213,6 +215,7 @@ def test_only_commits_of_the_live_folder_are_finished(history: History):
     history.open()
     history.commit("g", (1, None))
     live = history.commit("f", (1, None))
+    history.open()
     assert [commit.seq for commit in history.now.unfinished_commits()] == [live]
 
 

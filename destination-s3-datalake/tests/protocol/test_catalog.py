@@ -21,11 +21,12 @@ def catalog(**changes: Any) -> dict[str, Any]:
 
 def intent(*, published: int | None = None, continues: bool = False, **changes: Any) -> Intent:
     plan = parse_catalog(catalog(**changes))[StreamId(None, "orders")]
-    return intent_of(plan, published_generation=published, continues=continues)
+    return intent_of(plan, published_generation=published, continues=continues).intent
 
 
 FULL = {"sync_mode": "full_refresh"}
 REPLACE = {"sync_mode": "full_refresh", "destination_sync_mode": "overwrite"}
+DEDUP = {"destination_sync_mode": "append_dedup", "primary_key": [["id"]]}
 ONES = {"generation_id": 1, "minimum_generation_id": 1, "sync_id": 1}
 
 
@@ -38,10 +39,15 @@ ONES = {"generation_id": 1, "minimum_generation_id": 1, "sync_id": 1}
         (REPLACE, {"continues": True}, Intent.APPEND),
         (ONES, {"published": 7}, Intent.APPEND),
         ({**REPLACE, **ONES}, {"published": 1}, Intent.REPLACE),
+        (DEDUP, {}, Intent.UPSERT),
+        ({**DEDUP, **ONES}, {"published": 1}, Intent.UPSERT),
+        ({**DEDUP, "generation_id": 5, "minimum_generation_id": 0, "sync_id": 9}, {}, Intent.UPSERT),
+        ({**DEDUP, "generation_id": 5, "minimum_generation_id": 5, "sync_id": 9}, {}, Intent.REFRESH_UPSERT),
+        ({**DEDUP, "generation_id": 5, "minimum_generation_id": 5, "sync_id": 9}, {"published": 5}, Intent.UPSERT),
         ({"generation_id": 5, "minimum_generation_id": 0, "sync_id": 9}, {}, Intent.APPEND),
-        ({**FULL, "generation_id": 5, "minimum_generation_id": 5, "sync_id": 9}, {"published": 4}, Intent.REPLACE),
+        ({**FULL, "generation_id": 5, "minimum_generation_id": 5, "sync_id": 9}, {"published": 4}, Intent.REFRESH),
         ({**FULL, "generation_id": 5, "minimum_generation_id": 5, "sync_id": 9}, {"published": 5}, Intent.APPEND),
-        ({**FULL, "generation_id": 4, "minimum_generation_id": 4, "sync_id": 9}, {"published": 5}, Intent.REPLACE),
+        ({**FULL, "generation_id": 4, "minimum_generation_id": 4, "sync_id": 9}, {"published": 5}, Intent.REFRESH),
     ],
 )  # fmt: skip
 def test_what_a_run_means(entry: dict[str, Any], log: dict[str, Any], meant: Intent):
@@ -60,7 +66,7 @@ def test_generations_that_contradict_each_other_are_refused(generation: int, min
         ({}, "no streams"),
         ({"streams": []}, "no streams"),
         ({"streams": [{"stream": {}}]}, "Stream number 1"),
-        (catalog(destination_sync_mode="append_dedup"), "append or overwrite"),
+        (catalog(destination_sync_mode="update"), "append, overwrite, append_dedup"),
         (catalog(sync_mode="x"), "sync mode"),
         (catalog(stream={"name": "orders"}), "no JSON schema"),
         (catalog(generation_id="5"), "whole number"),

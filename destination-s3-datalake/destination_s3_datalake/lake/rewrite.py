@@ -1,0 +1,168 @@
+"""Publishing by rewrite: a table and its pending rows -> a new folder -> one swap.
+
+The one path for a merge by key (``merge.py``), for the join of a refresh that was cancelled, and for the compaction of
+small files. The new folder is of this writer alone and read by nobody until the swap, so its files are plain objects;
+files that need no change are copied server side. A crash before the swap entry leaves a folder that the next opener
+deletes, a crash behind it is finished by the next opener.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from destination_s3_datalake.errors import ConfigError
+from destination_s3_datalake.lake import log
+from destination_s3_datalake.lake.s3 import ListedObject
+from destination_s3_datalake.lake.table import Table
+from destination_s3_datalake.records.database import literal, open_database
+from destination_s3_datalake.records.ingest import parquet_options
+from destination_s3_datalake.records.schema import GlueColumn
+
+COPIES_AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """Where and within which limits files are rewritten. ``folder`` is emptied by its owner."""
+
+    folder: Path
+    memory_limit_mb: int
+    compression: str
+    target_file_mb: int
+
+    def new_folder(self, name: str) -> Path:
+        """An empty folder of this name."""
+        path = self.folder / name
+        path.mkdir()
+        return path
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """What a folder gets: objects as they are, local files, and what is known of the whole.
+
+    ``rows`` is None if nobody counted them; ``tombstones`` is a local file.
+    """
+
+    taken_over: tuple[ListedObject, ...]
+    written: tuple[Path, ...]
+    rows: int | None
+    unique_by: tuple[str, ...] | None = None
+    tombstones: Path | None = None
+
+
+def publish(
+    table: Table,
+    made: Rewritten,
+    *,
+    includes: Sequence[log.Commit],
+    columns: tuple[GlueColumn, ...],
+    names: dict[str, str],
+    generation: int | None,
+    replaces: bool,
+) -> int:
+    """Put it into a new folder and make that the table; its size in bytes."""
+    folder = table.new_folder()
+    with ThreadPoolExecutor(max_workers=COPIES_AT_ONCE) as pool:
+        copies = pool.map(lambda found: table.take_over(found.key, folder, size=found.size), made.taken_over)
+        files = [*copies, *(table.store(path, folder) for path in made.written)]
+    table.swap(
+        folder=folder,
+        columns=columns,
+        names=names,
+        generation=generation,
+        replaces=replaces,
+        includes=includes,
+        files=files,
+        rows=made.rows,
+        unique_by=made.unique_by,
+        tombstones=table.store_tombstones(made.tombstones) if made.tombstones is not None else None,
+    )
+    return sum(file.bytes for file in files)
+
+
+def fetch(table: Table, objects: Sequence[ListedObject], folder: Path) -> list[Path]:
+    """The objects as local files, in their order."""
+    paths = [folder / f"{number:08d}.parquet" for number in range(len(objects))]
+    for found, path in zip(objects, paths, strict=True):
+        table.download(found.key, path)
+    return paths
+
+
+def objects_of(commits: Sequence[log.Commit]) -> list[ListedObject]:
+    """The data files of commits, in order of arrival."""
+    return [ListedObject(file.key, file.bytes) for commit in commits for file in commit.files]
+
+
+def join(table: Table, pending: Sequence[log.Commit]) -> int:
+    """Bring the rows of a refresh that was cancelled, or that wait for a merge which will not come, into the table.
+
+    Every file is copied server side; the size of the table in bytes.
+
+    Raises:
+        ConfigError: they have columns of other types than the table.
+    """
+    state = table.state
+    live = table.live_objects()
+    rows = None if state.rows is None else state.rows + sum(commit.rows for commit in pending)
+    return publish(
+        table,
+        Rewritten((*live, *objects_of(pending)), (), rows),
+        includes=pending,
+        columns=columns_with(table, pending),
+        names=log.names_of(pending, state.names),
+        generation=None,
+        replaces=False,
+    )
+
+
+def columns_with(table: Table, pending: Sequence[log.Commit]) -> tuple[GlueColumn, ...]:
+    """The columns of the table and of pending commits together.
+
+    Raises:
+        ConfigError: one of them has two types.
+    """
+    types = {column.Name: column.Type for column in table.state.columns}
+    for column in (column for commit in pending for column in commit.columns or ()):
+        if types.setdefault(column.Name, column.Type) != column.Type:
+            raise ConfigError(
+                f"The table {table.name} has a refresh that was not finished and whose column {column.Name} is "
+                f"{column.Type}, while the table's is {types[column.Name]}. Nothing was changed. Run the refresh of "
+                "the stream to its end, or give the field its former type.",
+                table=str(table.name),
+                column=column.Name,
+            )
+    return log.columns_of(pending, table.state.columns)
+
+
+def compact(table: Table, small: Sequence[ListedObject], workshop: Workshop) -> int:
+    """Write many small files as few full ones; the others are taken over. The size of the table in bytes."""
+    state = table.state
+    keys = {found.key for found in small}
+    rest = tuple(found for found in table.live_objects() if found.key not in keys)
+    paths = fetch(table, small, workshop.new_folder("small"))
+    written = workshop.folder / "compacted"
+    with open_database(
+        memory_limit_mb=workshop.memory_limit_mb // 2, temp_directory=workshop.folder, what="Joining small files"
+    ) as database:
+        database.execute(
+            f"COPY (SELECT * FROM {parquet(paths)}) TO {literal(written)} "
+            f"({parquet_options(workshop.compression)}, FILE_SIZE_BYTES '{workshop.target_file_mb}MB')"
+        )
+    return publish(
+        table,
+        Rewritten(rest, tuple(sorted(written.iterdir())), state.rows, state.unique_by),
+        includes=(),
+        columns=state.columns,
+        names=state.names,
+        generation=None,
+        replaces=False,
+    )
+
+
+def parquet(paths: Sequence[Path]) -> str:
+    """The files as one table in SQL: columns by name, rows in the order of the files."""
+    return f"read_parquet([{', '.join(map(literal, paths))}], union_by_name = true)"
