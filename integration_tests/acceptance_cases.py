@@ -6,7 +6,7 @@ through the real process (``test_acceptance.py``), and through writers that are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from integration_tests.harness import FINAL, Message, complete, state
 Row = tuple[Any, ...]
 FIELDS = {"id": "integer", "name": "string", "c": "integer", "day": "string"}
 DELETED = "_ab_cdc_deleted_at"
+GONE: dict[str, Any] = {DELETED: "2026-01-01"}
 
 
 def schema(**fields: str) -> Message:
@@ -57,7 +58,7 @@ def stream(
     return {"stream": found, "sync_mode": "incremental", "destination_sync_mode": "append", **more}
 
 
-def generation(number: int, *, minimum: int = 0, sync: int = 1) -> dict[str, int]:
+def generation(number: int, *, minimum: int = 0, sync: int = 1) -> dict[str, Any]:
     return {"generation_id": number, "minimum_generation_id": minimum, "sync_id": 100 + sync}
 
 
@@ -67,7 +68,7 @@ def dedup(key: str | list[list[str]] = "id", cursor: str | None = "c", **more: A
     return chosen | ({"cursor_field": [cursor]} if cursor else {}) | more
 
 
-OVERWRITE = {"sync_mode": "full_refresh", "destination_sync_mode": "overwrite"}
+OVERWRITE: dict[str, Any] = {"sync_mode": "full_refresh", "destination_sync_mode": "overwrite"}
 
 
 @dataclass(frozen=True)
@@ -77,19 +78,19 @@ class Sync:
     ``rows`` are the ``columns`` of what a reader of ``table`` sees, in any order; ``tables`` are more of them.
     """
 
-    lines: list[Message]
-    streams: list[Message]
-    rows: list[Row]
+    lines: Sequence[Message]
+    streams: Sequence[Message]
+    rows: Sequence[Row]
     exit_code: int = 0
     states: int | None = None
-    tables: Mapping[str, list[Row]] = field(default_factory=dict)
-    stats: list[float] | None = None
+    tables: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+    stats: Sequence[float] | None = None
 
 
 @dataclass(frozen=True)
 class Case:
     name: str
-    syncs: list[Sync]
+    syncs: Sequence[Sync]
     columns: tuple[str, ...] = ("id", "name")
     table: str = "s"
 
@@ -284,7 +285,7 @@ def generations() -> Iterator[Case]:
             Sync([*new, point(3), END], [stream()], [(1, "old"), (2, "old"), (3, "new")]),
         ],
     )
-    ones = {"generation_id": 1, "minimum_generation_id": 1, "sync_id": 1}
+    ones: dict[str, Any] = {"generation_id": 1, "minimum_generation_id": 1, "sync_id": 1}
     yield Case(  # schedule F1
         "PyAirbyte sends 1, 1, 1 for every run: it appends, and equal rows stay",
         [
@@ -303,9 +304,9 @@ def dedups() -> Iterator[Case]:
         row(id=1, day="x", c=2, name="a2"),
     ]  # fmt: skip
     second = [
-        row(id=1, day="y", c=2, name="b2", at=2), row(id=2, day="x", c=2, at=2, **{DELETED: "2026-01-01"}),
-        row(id=9, day="x", c=2, at=2, **{DELETED: "2026-01-01"}), row(id=3, day="x", c=2, name="d", at=2),
-        row(id=4, day="x", c=2, name="e", at=2), row(id=4, day="x", c=3, at=2, **{DELETED: "2026-01-01"}),
+        row(id=1, day="y", c=2, name="b2", at=2), row(id=2, day="x", c=2, at=2, **GONE),
+        row(id=9, day="x", c=2, at=2, **GONE), row(id=3, day="x", c=2, name="d", at=2),
+        row(id=4, day="x", c=2, name="e", at=2), row(id=4, day="x", c=3, at=2, **GONE),
     ]  # fmt: skip
     after_first = [(1, "x", "a2"), (1, "y", "b"), (2, "x", "c")]
     yield Case(  # testDedup
@@ -366,7 +367,7 @@ def dedups() -> Iterator[Case]:
         [Sync([row(id="one", c=1, name="a"), row(id="two", c=1, name="b"), point(1)], [stream(**dedup())],
               [(None, "a"), (None, "b")])],
     )  # fmt: skip
-    nested = {"where": {"at": 1}}
+    nested: dict[str, Any] = {"where": {"at": 1}}
     yield Case(
         "a key inside an object",
         [Sync([row(name="a", **nested), row(name="b", at=2, **nested), row(name="c", where={"at": 2}), point(1)],
@@ -376,7 +377,7 @@ def dedups() -> Iterator[Case]:
     yield Case(
         "a truncate of a dedup stream that died goes on, and old rows and deletes go with the old table",
         [
-            Sync([row(id=1, c=1, name="old"), row(id=2, c=9, **{DELETED: "2026"}), point(1), END],
+            Sync([row(id=1, c=1, name="old"), row(id=2, c=9, **GONE), point(1), END],
                  [stream(fields=cdc, **dedup(), **generation(1))], [(1, "old")]),
             Sync([row(id=3, c=1, name="x"), point(2), INCOMPLETE],
                  [stream(fields=cdc, **dedup(), **generation(2, minimum=2, sync=2))], [(1, "old")], exit_code=1),
@@ -411,19 +412,18 @@ def matrix() -> Iterator[Case]:
     cdc = [stream(fields={**FIELDS, DELETED: "string"}, **dedup())]
     stored = Sync([row(id=1, c=5, name="E", at=5), point(1)], cdc, [(1, "E")])
 
-    def one(name: str, coming: list[Message], left: list[Row]) -> Case:
+    def one(name: str, coming: Sequence[Message], left: Sequence[Row]) -> Case:
         return Case(f"upsert: {name}", [stored, Sync([point(1), *coming, point(2)], cdc, left)])
 
     def n(cursor: int, time: int, name: str | None = "N", **more: Any) -> Message:
         return row(id=1, c=cursor, name=name, at=time, **more)
 
-    gone = {DELETED: "2026-01-01"}
     yield one("0 unknown key", [row(id=2, c=1, name="N")], [(1, "E"), (2, "N")])
     yield one("1 nothing comes", [], [(1, "E")])
-    yield one("3 a delete", [n(6, 6, None, **gone)], [])
-    yield one("5 insert then delete", [row(id=2, c=6, name="N"), row(id=2, c=7, **gone)], [(1, "E")])
+    yield one("3 a delete", [n(6, 6, None, **GONE)], [])
+    yield one("5 insert then delete", [row(id=2, c=6, name="N"), row(id=2, c=7, **GONE)], [(1, "E")])
     yield one("6 same cursor twice", [n(6, 7, "later"), n(6, 6, "earlier")], [(1, "later")])
-    yield one("7 delete then insert", [n(6, 6, None, **gone), n(7, 7)], [(1, "N")])
+    yield one("7 delete then insert", [n(6, 6, None, **GONE), n(7, 7)], [(1, "N")])
     yield one("8 cursor earlier, time later", [n(4, 6)], [(1, "E")])
     yield one("9 cursor equal, time later", [n(5, 6)], [(1, "N")])
     yield one("10 both later", [n(6, 6)], [(1, "N")])

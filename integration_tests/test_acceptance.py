@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from integration_tests.acceptance_cases import CASES, INCOMPLETE, Case, Row, Sync
-from integration_tests.harness import House, Message, Result
+from integration_tests.harness import House, Result
 
 Writer = Callable[[House, Sync], Result]
 
@@ -35,7 +35,7 @@ def publishes_at_eof_always(house: House, sync: Sync) -> Result:
 
 
 def ignores_generations(house: House, sync: Sync) -> Result:
-    streams: list[Message] = copy.deepcopy(sync.streams)
+    streams = copy.deepcopy(list(sync.streams))
     for entry in streams:
         for name in ("generation_id", "minimum_generation_id", "sync_id"):
             entry.pop(name, None)
@@ -72,7 +72,7 @@ def seen(house: House, table: str, columns: tuple[str, ...]) -> list[Row]:
 def _value(row: dict[str, Any], column: str) -> Any:
     name, _, field = column.partition(".")
     found = row.get(name)
-    return found[field] if field else found
+    return found[field] if field and found is not None else found
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])

@@ -39,8 +39,9 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "embedded", "AWS_SECRET_ACCESS_KEY": "embedd
 class Faults:
     """What goes wrong. Rates are shares of requests; ``at`` is one shot at a step.
 
-    ``at``: {"step": "s3:PutObject", "match": "/log/", "skip": 2, "when": "before" | "after", "do": "kill" | "reject" |
-    "lose", "pid": 123}. ``skip`` counts matching requests that pass first.
+    ``at``: {"step": "s3:PutObject", "match": "/log/", "skip": 2, "when": "before" | "after", "do": "kill" | "stop" |
+    "reject" | "lose", "pid": 123}. ``skip`` counts matching requests that pass first. A process that is stopped asks
+    again when it wakes.
     """
 
     reject: float = 0.0
@@ -191,6 +192,8 @@ class FaultyApplication:
             list(self._application(env, lambda *_: None))
         else:
             _body(env)
+        if shot["do"] == "stop":
+            os.kill(int(shot["pid"]), signal.SIGSTOP)
         if shot["do"] == "kill":
             os.kill(int(shot["pid"]), signal.SIGKILL)
         return _error(start, action, "500 Internal Server Error", _internal(action), "injected")
