@@ -194,9 +194,10 @@ class House:
         return True
 
     def live_keys(self, table: str = "orders") -> list[str]:
+        """What Athena reads: everything below the Location but names that begin with ``_`` or ``.``."""
         location = self.table(table)["StorageDescriptor"]["Location"]
         prefix = location.removeprefix(f"s3://{self.bucket}/")
-        return self.keys(prefix)
+        return [key for key in self.keys(prefix) if not key.rpartition("/")[2].startswith(("_", "."))]
 
     def keys(self, prefix: str = "") -> list[str]:
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)

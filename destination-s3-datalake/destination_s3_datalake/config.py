@@ -202,37 +202,45 @@ class Config(Form):
             "Fields that the schema does not declare. keep: in _airbyte_extra as JSON. fail: end the sync.",
         ),
     )
+    existing_table: Literal["refuse", "adopt"] = _ask(
+        "refuse",
+        **_field(
+            11,
+            "Existing table",
+            "A Parquet table of that name which something else made. adopt: go on in it; its files stay in place.",
+        ),
+    )
     publish_without_completion: Literal["if_final_state", "never", "always"] = _ask(
         "if_final_state",
         **_field(
-            11,
+            12,
             "Publish without completion",
             "When a full refresh counts as complete although the platform did not say so (custom connectors).",
         ),
     )
     memory_limit_mb: int = _ask(
-        512, ge=128, le=1_048_576, **_field(12, "Memory limit (MB)", "Budget for buffers and conversion.")
+        512, ge=128, le=1_048_576, **_field(13, "Memory limit (MB)", "Budget for buffers and conversion.")
     )
     spool_directory: str | None = _ask(
-        None, **_field(13, "Spool directory", "A folder on a disk, not in memory. Empty: the temporary directory.")
+        None, **_field(14, "Spool directory", "A folder on a disk, not in memory. Empty: the temporary directory.")
     )
     spool_limit_mb: int = _ask(
-        4096, ge=64, le=1_048_576, **_field(14, "Spool limit (MB)", "Disk space that the spool may use.")
+        4096, ge=64, le=1_048_576, **_field(15, "Spool limit (MB)", "Disk space that the spool may use.")
     )
     max_record_mb: int = _ask(
-        32, ge=1, le=1024, **_field(15, "Largest record (MB)", "A longer line ends the sync. Athena reads up to 32.")
+        32, ge=1, le=1024, **_field(16, "Largest record (MB)", "A longer line ends the sync. Athena reads up to 32.")
     )
-    target_file_mb: int = _ask(256, ge=1, le=4096, **_field(16, "Target file size (MB)", "Size of a full data file."))
+    target_file_mb: int = _ask(256, ge=1, le=4096, **_field(17, "Target file size (MB)", "Size of a full data file."))
     max_commit_interval_s: int = _ask(
-        900, ge=1, le=86_400, **_field(17, "Commit interval (s)", "The longest time that rows wait for their commit.")
+        900, ge=1, le=86_400, **_field(18, "Commit interval (s)", "The longest time that rows wait for their commit.")
     )
     replay_window_mb: int = _ask(
-        64, ge=0, le=1024, **_field(18, "Replay window (MB)", "Row hashes kept against duplicates, 8 bytes a row.")
+        64, ge=0, le=1024, **_field(19, "Replay window (MB)", "Row hashes kept against duplicates, 8 bytes a row.")
     )
     cdc_deletes: Literal["hard", "soft"] = _ask(
         "hard",
         **_field(
-            19,
+            20,
             "CDC deletes",
             "append_dedup only. hard: a deleted row leaves the table. soft: it stays, with _ab_cdc_deleted_at set.",
         ),
@@ -242,7 +250,7 @@ class Config(Form):
         ge=1,
         le=102_400,
         **_field(
-            20,
+            21,
             "Merge every (MB)",
             "append_dedup only. Rows wait for the merge at the end, or until this many MB (Parquet) are waiting.",
         ),
@@ -252,7 +260,7 @@ class Config(Form):
         ge=1,
         le=1_048_576,
         **_field(
-            21,
+            22,
             "Merge limit (MB)",
             "append_dedup only. A merge rewrites the table: a larger table (MB of Parquet) ends the sync at its start.",
         ),
@@ -262,37 +270,37 @@ class Config(Form):
         ge=2,
         le=100_000,
         **_field(
-            22,
+            23,
             "Compact files over",
             "When a table has more small files than this (under a quarter of the target size), they become full ones.",
         ),
     )
     takeover_after_seconds: int = _ask(
-        60, ge=0, le=3600, **_field(23, "Take over after (s)", "Silence after which another writer counts as dead.")
+        60, ge=0, le=3600, **_field(24, "Take over after (s)", "Silence after which another writer counts as dead.")
     )
     retain_replaced_hours: int = _ask(
         24,
         ge=0,
         le=8760,
-        **_field(24, "Keep replaced data (h)", "How long queries may go on reading the data that a refresh replaced."),
+        **_field(25, "Keep replaced data (h)", "How long queries may go on reading the data that a refresh replaced."),
     )
     retain_replaced_copies: int = _ask(
-        3, ge=0, le=100, **_field(25, "Keep replaced copies", "At most this many replaced copies are kept.")
+        3, ge=0, le=100, **_field(26, "Keep replaced copies", "At most this many replaced copies are kept.")
     )
     s3_endpoint: str | None = _ask(
-        None, examples=["https://s3.example.com"], **_field(26, "S3 endpoint", "Only for S3-compatible stores.")
+        None, examples=["https://s3.example.com"], **_field(27, "S3 endpoint", "Only for S3-compatible stores.")
     )
-    glue_endpoint: str | None = _ask(None, **_field(27, "Glue endpoint", "Only for a Glue-compatible catalog."))
+    glue_endpoint: str | None = _ask(None, **_field(28, "Glue endpoint", "Only for a Glue-compatible catalog."))
     s3_addressing: Literal["auto", "path"] = _ask(
-        "auto", **_field(28, "S3 addressing", "path: the bucket in the path, as many S3-compatible stores need.")
+        "auto", **_field(29, "S3 addressing", "path: the bucket in the path, as many S3-compatible stores need.")
     )
     expected_bucket_owner: str | None = _ask(
         None,
         pattern=r"^[0-9]{12}$",
-        **_field(29, "Expected bucket owner", "Account that must own the bucket; every request checks it."),
+        **_field(30, "Expected bucket owner", "Account that must own the bucket; every request checks it."),
     )
     allow_insecure_endpoint: bool = _ask(
-        False, **_field(30, "Allow insecure endpoint", "Accept plain http for endpoints beyond this machine.")
+        False, **_field(31, "Allow insecure endpoint", "Accept plain http for endpoints beyond this machine.")
     )
 
     @classmethod

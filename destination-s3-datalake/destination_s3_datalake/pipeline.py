@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 from destination_s3_datalake.config import Config
-from destination_s3_datalake.errors import BadLineError, DatalakeError
+from destination_s3_datalake.errors import BadLineError, ConfigError, DatalakeError
 from destination_s3_datalake.files.spool import Spool
 from destination_s3_datalake.lake.opening import Lake
 from destination_s3_datalake.output import Output
@@ -57,6 +57,16 @@ class Sync:
                     self._state(message)
                 case StreamStatus():
                     self._stream(message.stream, message.line).status = message.status
+
+    def repair(self) -> None:
+        """Write a new log for each stream's table whose log is not whole; nothing else is written.
+
+        Raises:
+            ConfigError: none of the streams has a table.
+        """
+        found = [stream.repair() for stream in self._streams.values()]
+        if not any(found):
+            raise ConfigError("No stream of the catalog has a table here: check glue_database and the catalog.")
 
     def seconds_until_due(self) -> float | None:
         """When ``tick`` should be called at the latest; None if nothing waits."""

@@ -1,4 +1,4 @@
-"""The command line: ``spec``, ``check``, ``write``. argv, files, stdin, stdout and signals; decides nothing.
+"""The command line: ``spec``, ``check``, ``write``, ``repair``. argv, files, stdin, stdout, signals; decides nothing.
 
 Starts fast: ``spec`` is a file, and nothing here imports airbyte_cdk or pandas (``destination.py`` is the face for
 those who want the CDK's class). Every failure ends in one message on stdout, never in a traceback.
@@ -73,6 +73,7 @@ class Feeder:
         self._framer = framer
         self.tick = sync.tick
         self.terminate = sync.commit_to_last_states
+        self.repair = sync.repair
 
     def feed(self, chunk: bytes) -> None:
         """Bytes of the input, cut anywhere."""
@@ -123,7 +124,14 @@ def open_sync(raw_config: Mapping[str, Any], raw_catalog: Mapping[str, Any], out
     ):
         retention = Retention(hours=config.retain_replaced_hours, copies=config.retain_replaced_copies)
         lake = Lake(
-            bucket, catalog, heartbeat, config.s3_bucket_path, config.takeover_after_seconds, retention, output.log
+            bucket=bucket,
+            catalog=catalog,
+            heartbeat=heartbeat,
+            prefix=config.s3_bucket_path,
+            takeover_after_seconds=config.takeover_after_seconds,
+            retention=retention,
+            adopts=config.existing_table == "adopt",
+            notify=output.log,
         )
         yield Feeder(Sync(config, plans, lake, spool, output), Framer(max_line_bytes=config.max_record_mb << 20))
 
@@ -165,6 +173,10 @@ def run_command(arguments: argparse.Namespace, output: Output) -> int:
                 return _check(arguments, output)
             case "write":
                 return _write(arguments, output)
+            case "repair":
+                config = _read_json(arguments.config, "--config")
+                with open_sync(config, _read_json(arguments.catalog, "--catalog"), output) as feeder:
+                    feeder.repair()
     except DatalakeError as error:
         output.trace(error)
         return 1
@@ -220,12 +232,17 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="destination-s3-datalake", description="Airbyte destination: Glue-cataloged Parquet tables on S3."
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="spec | check | write")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="spec | check | write | repair")
     commands.add_parser("spec", help="print the connection specification")
-    for name, text in (("check", "try the configuration"), ("write", "write the messages of stdin to the lake")):
+    texts = {
+        "check": "try the configuration",
+        "write": "write the messages of stdin to the lake",
+        "repair": "make a new log for tables whose log was lost or damaged",
+    }
+    for name, text in texts.items():
         command = commands.add_parser(name, help=text)
         command.add_argument("--config", required=True, help="configuration, a JSON file")
-        if name == "write":
+        if name != "check":
             command.add_argument("--catalog", required=True, help="configured catalog, a JSON file")
     return parser.parse_args(argv)
 

@@ -23,6 +23,7 @@ from destination_s3_datalake.lake import log, opening, rewrite
 from destination_s3_datalake.lake import merge as merging
 from destination_s3_datalake.lake.log import Commit, DataFile, Segment, TableState
 from destination_s3_datalake.lake.opening import Lake, Opening
+from destination_s3_datalake.lake.repair import repair_table
 from destination_s3_datalake.lake.replay import ReplayFilter
 from destination_s3_datalake.lake.rewrite import Workshop
 from destination_s3_datalake.lake.table import Table
@@ -154,6 +155,21 @@ class StreamSync:
             if text is not None:
                 self._notify("WARN", text)
         self._prepare(table)
+
+    def repair(self) -> bool:
+        """Write a new log for this stream's table if its log is not whole; whether there is a table."""
+        plan = self._plan
+        database, table_names = self._names()
+        stream = (plan.id.namespace, plan.id.name)
+        for name, layout in opening.candidates(
+            self._lake, stream=stream, database=database, names=table_names, folder=names.folder_name
+        ):
+            done = repair_table(self._lake, stream=stream, layout=layout, name=name)
+            if done is not None:
+                for text in done.says:
+                    self._output.log("INFO", text)
+                return True
+        return False
 
     def receive(self, record: Record) -> None:
         """Take one record."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 from destination_s3_datalake import run
 from destination_s3_datalake.config import Config, connection_specification, secrets_of
 from destination_s3_datalake.errors import ConfigError
-from destination_s3_datalake.specification import specification
+from destination_s3_datalake.lake.log import json_schema
+from destination_s3_datalake.specification import LOG_ENTRY_FILE, specification
 
 SECRET = "a-secret-that-stays-here"
 GOOD: dict[str, Any] = {
@@ -29,6 +31,10 @@ def nodes(schema: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     elif isinstance(schema, list):
         for number, value in enumerate(schema):
             yield from nodes(value, f"{path}.{number}")
+
+
+def test_the_schema_of_log_entries_is_the_code():
+    assert json.loads(LOG_ENTRY_FILE.read_text()) == json_schema(), "run: make spec"
 
 
 def test_the_spec_file_is_the_code():

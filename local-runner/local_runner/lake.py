@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import io
 import json
 import os
 import random
@@ -40,7 +41,7 @@ class Faults:
     """What goes wrong. Rates are shares of requests; ``at`` is one shot at a step.
 
     ``at``: {"step": "s3:PutObject", "match": "/log/", "skip": 2, "when": "before" | "after", "do": "kill" | "stop" |
-    "reject" | "lose", "pid": 123}. ``skip`` counts matching requests that pass first. A process that is stopped asks
+    "reject" | "lose", "pid": 123, "body": "text in it"}. ``skip`` counts matching requests that pass first. A process that is stopped asks
     again when it wakes.
     """
 
@@ -161,7 +162,7 @@ class FaultyApplication:
         with self._lock:
             self._counts["requests"] += 1
             self._requests.append({"action": action, "on": resource})
-            shot = self._shot(action, resource)
+            shot = self._shot(env, action, resource)
             dice = self._random.random()
         if IAM.get(action, action) in self._faults.deny:
             return self._deny(env, start, action)
@@ -176,10 +177,15 @@ class FaultyApplication:
                 self._random.seed(changes["seed"])
             return {**asdict(self._faults), "counts": dict(self._counts)}
 
-    def _shot(self, action: str, resource: str) -> dict[str, Any] | None:
+    def _shot(self, env: dict[str, Any], action: str, resource: str) -> dict[str, Any] | None:
         shot = self._faults.at
         if shot is None or shot["step"] != action or shot.get("match", "") not in resource:
             return None
+        if "body" in shot:
+            body = _body(env)
+            env["wsgi.input"] = io.BytesIO(body)
+            if shot["body"].encode() not in body:
+                return None
         if shot.get("skip", 0) > 0:
             shot["skip"] -= 1
             return None

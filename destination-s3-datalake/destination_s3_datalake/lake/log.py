@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple, assert_never
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from destination_s3_datalake.errors import ConfigError, InternalError
+from destination_s3_datalake.lake.layout import epoch_of_folder
 from destination_s3_datalake.records.schema import GlueColumn
 
 FORMAT = 1
@@ -394,7 +395,8 @@ def fold(state: TableState | None, entry: AnyEntry) -> TableState:
                 }
             )
         case Published():
-            gone = tuple(Replaced(folder=folder, seq=entry.seq) for folder in state.superseded)
+            ours = [folder for folder in state.superseded if epoch_of_folder(folder) is not None]  # not an adopted one
+            gone = tuple(Replaced(folder=folder, seq=entry.seq) for folder in ours)
             return state.model_copy(
                 update={"is_published": True, "superseded": (), "replaced": (*state.replaced, *gone)}
             )

@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeGuard
 
 from destination_s3_datalake.errors import ConfigError, TransientError
 from destination_s3_datalake.lake import glue, log
@@ -22,6 +22,7 @@ from destination_s3_datalake.lake.log import TableState
 from destination_s3_datalake.lake.s3 import Bucket
 from destination_s3_datalake.lake.table import Table, TableName, is_completed, stream_parameter
 from destination_s3_datalake.lake.table_log import REPAIR, TableLog, TakenError
+from destination_s3_datalake.records.names import READER_COLUMNS
 from destination_s3_datalake.records.schema import GlueColumn
 
 POLL_SECONDS = 2.0
@@ -38,6 +39,7 @@ class Lake:
     prefix: str
     takeover_after_seconds: int
     retention: Retention
+    adopts: bool
     notify: Notify
 
 
@@ -61,6 +63,8 @@ class Found:
     layout: Layout
     log: TableLog
     glue: GlueTable | None
+    is_adopted: bool = False
+    """It is somebody else's, and ours from the next ``open`` on."""
 
 
 def find_table(
@@ -75,16 +79,27 @@ def find_table(
     Raises:
         ConfigError: a table of that name is somebody else's, or its log is not whole.
     """
-    for name in names:
-        layout = Layout(lake.bucket.name, lake.prefix, folder(database), folder(name))
-        table_name = TableName(database, name, stream)
+    for table_name, layout in candidates(lake, stream=stream, database=database, names=names, folder=folder):
         table_log = TableLog(lake.bucket, layout.log, str(table_name))
-        state, table = table_log.read(), lake.catalog.table(database, name)
+        state, table = table_log.read(), lake.catalog.table(database, table_name.table)
         if _is_another_streams(stream, state, table):
             continue
-        _require_whole(table_name, state, table)
-        return Found(table_name, layout, table_log, table)
+        if is_adopted := _is_to_adopt(lake, state, table):
+            _require_adoptable(table_name, layout, table)
+        else:
+            _require_whole(table_name, state, table)
+        return Found(table_name, layout, table_log, table, is_adopted=is_adopted)
     raise ConfigError(f"Both {names[0]} and {names[1]} in {database} belong to other streams; rename the stream.")
+
+
+def candidates(
+    lake: Lake, *, stream: tuple[str | None, str], database: str, names: tuple[str, str], folder: Callable[[str], str]
+) -> list[tuple[TableName, Layout]]:
+    """The tables that may be a stream's, as ``find_table`` tries them."""
+    return [
+        (TableName(database, name, stream), Layout(lake.bucket.name, lake.prefix, folder(database), folder(name)))
+        for name in names
+    ]
 
 
 def open_table(lake: Lake, found: Found, opening: Opening, *, mode: str) -> Table:
@@ -95,6 +110,9 @@ def open_table(lake: Lake, found: Found, opening: Opening, *, mode: str) -> Tabl
     """
     epoch = _append_open(lake, found, opening, mode)
     table = Table(lake.bucket, lake.catalog, found.layout, found.name, found.log, epoch=epoch)
+    if found.is_adopted and table.state.swap is None:
+        adopted = table.adopt()
+        lake.notify("WARN", f"{table.name}: adopted, with {adopted} files that stay where they are.")
     _finish_commits(lake, table)
     _finish_swap(lake, table)
     _abort_uploads(lake, found.layout, table)
@@ -112,14 +130,47 @@ def _is_another_streams(stream: tuple[str | None, str], state: TableState | None
     return owner is not None and owner != stream_parameter(stream)
 
 
+def _is_to_adopt(lake: Lake, state: TableState | None, table: GlueTable | None) -> TypeGuard[GlueTable]:
+    is_ours = table is None or glue.LOG_ID in table.parameters
+    return lake.adopts and not is_ours and (state is None or state.swap is None)
+
+
+def _require_adoptable(name: TableName, layout: Layout, table: GlueTable | None) -> None:
+    if table is None:
+        return
+    serde = str(table.definition.get("StorageDescriptor", {}).get("SerdeInfo", {}).get("SerializationLibrary", ""))
+    root = f"s3://{layout.bucket}/"
+    reasons = {
+        "it is partitioned": bool(table.definition.get("PartitionKeys")),
+        "its files are not Parquet": "parquet" not in serde.lower(),
+        f"its Location is not a folder of the bucket {layout.bucket}": not table.location.startswith(root)
+        or not table.location.removeprefix(root).strip("/"),
+        "new folders would lie below its Location (choose another s3_bucket_path)": f"{root}{layout.data}".startswith(
+            f"{table.location.rstrip('/')}/"
+        ),
+        "it has a column that only this destination may use": bool(
+            {column.Name for column in table.columns} & {*READER_COLUMNS}
+        ),
+    }
+    for reason, is_true in reasons.items():
+        if is_true:
+            raise ConfigError(
+                f"The table {name} cannot be adopted: {reason}. It is not touched. Choose another glue_database, or "
+                "rename that table.",
+                table=str(name),
+            )
+
+
 def _require_whole(name: TableName, state: TableState | None, table: GlueTable | None) -> None:
     if table is None:
         return
     owner = table.parameters.get(glue.LOG_ID)
+    if owner is None and state is not None and isinstance(state.swap, log.Adopt) and not state.is_published:
+        return  # it was being adopted when its writer died
     if owner is None:
         raise ConfigError(
-            f"The table {name} exists and was not made by this destination; it is not touched. "
-            "Choose another glue_database (or namespace), or rename or drop that table.",
+            f"The table {name} exists and was not made by this destination; it is not touched. Choose another "
+            "glue_database (or namespace), rename or drop that table, or set existing_table to adopt.",
             table=str(name),
         )
     if state is None:
@@ -259,7 +310,8 @@ def _finish_swap(lake: Lake, table: Table) -> None:
 
 def _abort_uploads(lake: Lake, layout: Layout, table: Table) -> None:
     """Uploads of older writers that no commit knows. Those of the log's commits are completed or void by now."""
-    for upload in [*lake.bucket.uploads(layout.data), *lake.bucket.uploads(layout.private)]:
+    places = {layout.data, layout.private, f"{table.state.folder}/"}  # an adopted folder may lie anywhere
+    for upload in [upload for place in sorted(places) for upload in lake.bucket.uploads(place)]:
         epoch = epoch_of_file(upload.key)
         if epoch is not None and epoch < table.epoch:
             lake.bucket.abort_upload(upload.key, upload.upload_id)

@@ -90,7 +90,8 @@ class Table:
 
     def live_objects(self) -> list[ListedObject]:
         """The data files of the table as they lie in the bucket."""
-        return list(self._bucket.objects(f"{self.live_folder}/"))
+        found = self._bucket.objects(f"{self.live_folder}/")
+        return [item for item in found if item.size and not item.key.rpartition("/")[2].startswith(("_", "."))]
 
     def download(self, key: str, path: Path) -> None:
         """Fetch a data file."""
@@ -225,6 +226,22 @@ class Table:
         self._is_clean = False
         self.publish(entry)
 
+    def adopt(self) -> int:
+        """Make the table that stands in Glue ours, where it is; the number of its files."""
+        table = self._catalog.table(self.name.database, self.name.table)
+        if table is None:
+            raise TransientError(f"The table {self.name} vanished from Glue during the sync. Run it again.")
+        folder = table.location.removeprefix(f"s3://{self._bucket.name}/").rstrip("/")
+        files = tuple(log.StoredFile(key=item.key, bytes=item.size) for item in self._bucket.objects(f"{folder}/"))
+        entry = self._log.append_or_stop(
+            lambda seq, uid, now: log.Adopt(
+                seq=seq, epoch=self.epoch, uid=uid, log_id=self.state.log_id, time=now, folder=folder,
+                columns=table.columns, names={}, files=files,
+            )
+        )  # fmt: skip
+        self.publish(entry)
+        return len(files)
+
     def publish(self, swap: Swap | Adopt) -> None:
         """Point Glue at the folder of a swap entry, then log that it does."""
         self._move(swap)
@@ -243,7 +260,7 @@ class Table:
         if table is None:
             self._move(swap)
             return f"The table {self.name} was dropped in Glue; it was created again from its log."
-        if table.location != self._layout.location(swap.folder):
+        if table.location.rstrip("/") != self._layout.location(swap.folder).rstrip("/"):
             self._move(swap)
             return f"The Location of {self.name} had been changed in Glue; it was set back to the committed folder."
         present = {column.Name: column.Type for column in table.columns}
@@ -366,7 +383,9 @@ class Table:
         )
 
     def _require_ours(self, table: GlueTable) -> None:
-        if table.parameters.get(glue.LOG_ID) != self.state.log_id:
+        owner = table.parameters.get(glue.LOG_ID)
+        is_being_adopted = owner is None and isinstance(self.state.swap, Adopt)
+        if owner != self.state.log_id and not is_being_adopted:
             raise ConfigError(
                 f"The table {self.name} in Glue does not belong to the log of this stream: somebody made another table "
                 "of this name. Drop or rename it, or choose another glue_database.",
