@@ -7,7 +7,7 @@ UV := .make/uv/bin/uv
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lint typecheck imports spec images clean
+.PHONY: help setup demo test check format lint typecheck imports spec chaos images clean
 
 help: ## Explain every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ typecheck: setup ## mypy, strict
 
 imports: setup ## Which module may import which
 	$(BIN)/lint-imports
+
+chaos: setup ## Kill the destination at every step of its protocol, over 500 times (half an hour)
+	$(BIN)/python -m integration_tests.chaos
 
 spec: setup ## Make the spec.json files anew from the code
 	$(BIN)/python -m destination_s3_datalake.specification

@@ -172,11 +172,12 @@ def test_an_adopted_table_keeps_its_files_and_rows_through_appends_merges_and_re
     ended(house, [at(1), record(2), at(2)])  # the option is back at refuse
     merged = catalog(mode="append_dedup", primary_key=[["id"]])
     ended(house, [at(2), record(90), at(3)], merged)  # F14: a merge knows the adopted files
+    no_grace = house.config(retain_replaced_hours=0)
     found = {r["id"]: (r["text"], r["theirs"]) for r in house.rows()}
     assert found == {1: ("row 1", None), 2: ("row 2", None), 90: ("row 90", None), 91: ("y", "q")}
     for number in range(3):
-        ended(house, [record(5), state({**FINAL, "run_id": str(number)})],
-              catalog(mode="overwrite", sync_mode="full_refresh"), config=house.config(retain_replaced_hours=0))  # fmt: skip
+        last = state({**FINAL, "run_id": str(number)})
+        ended(house, [record(5), last], catalog(mode="overwrite", sync_mode="full_refresh"), config=no_grace)
     assert house.ids() == [5]
     assert house.keys("elsewhere/orders/part-0.parquet")  # never garbage
 

@@ -41,8 +41,8 @@ class Faults:
     """What goes wrong. Rates are shares of requests; ``at`` is one shot at a step.
 
     ``at``: {"step": "s3:PutObject", "match": "/log/", "skip": 2, "when": "before" | "after", "do": "kill" | "stop" |
-    "reject" | "lose", "pid": 123, "body": "text in it"}. ``skip`` counts matching requests that pass first. A process that is stopped asks
-    again when it wakes.
+    "reject" | "lose", "pid": 123, "body": "text in it"}. ``skip`` counts matching requests that
+    pass first. A process that is stopped asks again when it wakes.
     """
 
     reject: float = 0.0
