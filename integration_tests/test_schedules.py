@@ -307,3 +307,57 @@ def test_a_second_connection_of_one_stream_name_is_warned_of(house: House):
     assert "sync 108" in warning
     assert f"{house.database}.orders" in warning
     assert "namespace_handling" in warning
+
+
+def test_f8_a_paused_writer_begins_no_file_in_a_folder_that_went_live(house: House):
+    truncate = catalog(**generation(5, 5))
+    house.write([record(3), at(3), record(4)], truncate)
+    rest = [at(3), record(4), at(4), complete()]
+    with zombie(house, "s3:CreateMultipartUpload", "", rest, truncate) as results:
+        ended(house, rest, truncate)
+    assert house.ids() == [3, 4]
+    assert results[0].exit_code == 1
+
+
+def test_f9_rows_of_a_commit_whose_uploads_were_aborted_come_again(house: House):
+    ended(house, [record(1), at(1)])
+    killed_at(house, "s3:CompleteMultipartUpload", "", "before", [at(1), record(2), at(2)], catalog())
+    for upload in house.s3.list_multipart_uploads(Bucket=house.bucket)["Uploads"]:
+        house.s3.abort_multipart_upload(Bucket=house.bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+    house.write([at(1), record(2), at(2), record(3), at(3)])
+    assert house.ids() == [1, 2, 3]
+
+
+def test_a_paused_writer_that_wakes_at_its_swap_does_not_move_the_table_back(house: House):
+    overwrite = catalog(**OVERWRITE)
+    ended(house, [record(1), state(FINAL)], overwrite)
+    with zombie(house, "glue:UpdateTable", "", [record(3), record(4), state(FINAL)], overwrite) as results:
+        time.sleep(1.1)
+        ended(house, [record(5), state({**FINAL, "run_id": "2"})], overwrite)
+    assert house.ids() == [5]
+    assert results[0].exit_code == 1
+
+
+def test_commits_that_a_later_swap_includes_are_not_completed_again(house: House):
+    config = house.config(compact_files_over=2, retain_replaced_hours=0)
+    for number in range(1, 4):
+        ended(house, [*([at(number - 1)] if number > 1 else []), record(number), at(number)], config=house.config())
+    retry = [at(3), record(4), at(4)]
+    deaths = [("s3:CompleteMultipartUpload", ""), ("s3:PutObject", next_entry(house, 4)), ("s3:DeleteObjects", "")]
+    for step, match in deaths:  # of the commit; behind the compaction; behind the deletes of what it replaced
+        died = house.write(retry, config=config, on_start=killer(house, step, match, "after"))
+        house.lake.faults(at=None)
+        assert died.exit_code == -signal.SIGKILL, "the step was not reached"
+    ended(house, retry, config=config)
+    assert house.ids() == [1, 2, 3, 4]
+
+
+def test_a_paused_cleaner_deletes_nothing_of_its_successor(house: House):
+    overwrite = catalog(**OVERWRITE)
+    config = house.config(retain_replaced_hours=0)
+    for number in (1, 2):
+        ended(house, [record(number), state({**FINAL, "run_id": str(number)})], overwrite, config=config)
+    with zombie(house, "s3:ListObjects", "delimiter", [record(3), state(FINAL)], overwrite):
+        time.sleep(1.1)
+        ended(house, [record(5), state({**FINAL, "run_id": "3"})], overwrite)
+    assert house.ids() == [5]
