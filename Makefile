@@ -7,7 +7,7 @@ UV := .make/uv/bin/uv
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lint typecheck imports spec chaos images clean
+.PHONY: help setup demo test check format lint typecheck imports spec chaos ablation images clean
 
 help: ## Explain every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ imports: setup ## Which module may import which
 
 chaos: setup ## Kill the destination at every step of its protocol, over 500 times (half an hour)
 	$(BIN)/python -m integration_tests.chaos
+
+ablation: setup ## Take each guard of the protocol away and see a test notice
+	$(BIN)/python -m integration_tests.ablation
 
 spec: setup ## Make the spec.json files anew from the code
 	$(BIN)/python -m destination_s3_datalake.specification

@@ -193,9 +193,9 @@ def test_f10_a_late_starter_that_slept_through_its_successor_stops(house: House)
     with zombie(house, "glue:GetDatabase", "", [record(3), record(4), state(FINAL)], overwrite) as results:
         time.sleep(1.1)  # S3 stamps whole seconds
         ended(house, [record(5), state({**FINAL, "run_id": "2"})], overwrite)
+    assert house.ids() == [5]
     assert results[0].exit_code == 1
     assert results[0].errors[0]["failure_type"] == "transient_error"
-    assert house.ids() == [5]
 
 
 def test_f11_a_generation_below_the_published_one_replaces_with_a_warning(house: House):
@@ -250,6 +250,7 @@ def test_attempts_of_one_generation_share_one_folder(house: House):
 
 def test_a_first_state_that_ended_an_empty_slice_does_not_make_an_overwrite_a_retry(house: House):
     overwrite = catalog(**OVERWRITE)
+    ended(house, [at("slice 1 is empty"), record(9), at(9), complete()])  # that STATE is in the log
     for rows in ([1, 2], [3, 4]):
         ended(house, [at("slice 1 is empty"), *map(record, rows), at("end"), complete()], overwrite)
         assert house.ids() == rows
@@ -343,9 +344,13 @@ def test_commits_that_a_later_swap_includes_are_not_completed_again(house: House
     for number in range(1, 4):
         ended(house, [*([at(number - 1)] if number > 1 else []), record(number), at(number)], config=house.config())
     retry = [at(3), record(4), at(4)]
-    deaths = [("s3:CompleteMultipartUpload", ""), ("s3:PutObject", next_entry(house, 4)), ("s3:DeleteObjects", "")]
-    for step, match in deaths:  # of the commit; behind the compaction; behind the deletes of what it replaced
-        died = house.write(retry, config=config, on_start=killer(house, step, match, "after"))
+    deaths = [
+        ("s3:CompleteMultipartUpload", "", house.config()),  # of the commit
+        ("s3:PutObject", next_entry(house, 4), config),  # the swap of a compaction, behind open and garbage
+        ("s3:DeleteObjects", "", config),  # what it replaced
+    ]
+    for step, match, settings in deaths:
+        died = house.write(retry, config=settings, on_start=killer(house, step, match, "after"))
         house.lake.faults(at=None)
         assert died.exit_code == -signal.SIGKILL, "the step was not reached"
     ended(house, retry, config=config)
