@@ -63,6 +63,14 @@ def test_check_says_what_to_change(house: House, changes: dict[str, Any], says: 
     assert says in message
 
 
+def test_check_finds_a_store_without_conditional_writes(house: House):
+    house.lake.faults(unconditional=True)
+    (status,) = house.check(house.config()).of("CONNECTION_STATUS")
+    house.lake.faults(unconditional=False)
+    assert status["connectionStatus"]["status"] == "FAILED"
+    assert "If-None-Match" in status["connectionStatus"]["message"]
+
+
 @pytest.mark.parametrize(
     ("action", "named"),
     [

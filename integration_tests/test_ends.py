@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -12,9 +13,10 @@ import pytest
 from integration_tests.harness import DESTINATION, House, as_lines, catalog, plain_environment, record, state
 
 
-def start(house: House, **config: Any) -> subprocess.Popen[bytes]:
+def start(house: House, *through: str, **config: Any) -> subprocess.Popen[bytes]:
+    """Start ``write``, perhaps by a command that runs it under a limit."""
     files = house.save(config=house.config(**config), catalog=catalog())
-    command = [str(DESTINATION), "write", "--config", files["config"], "--catalog", files["catalog"]]
+    command = [*through, str(DESTINATION), "write", "--config", files["config"], "--catalog", files["catalog"]]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=plain_environment())
 
 
@@ -136,3 +138,19 @@ def test_one_lost_or_rejected_request_of_each_kind_changes_nothing(house: House,
     assert house.write([state(final), record(3), state({"c": 3})]).exit_code == 0
     assert house.ids() == [1, 2, 3]
     assert house.uploads() == []
+
+
+def test_a_full_disk_ends_the_sync_and_what_was_acknowledged_is_there(house: House):
+    """The size of a file is limited instead: to the process it is the same refusal of a write."""
+    limit = 'ulimit -f 1000; exec "$0" "$@"'  # blocks of 1024 bytes
+    with start(house, "bash", "-c", limit, max_commit_interval_s=1) as process:
+        send(process, as_lines([record(1), state({"c": 1})]))
+        assert first_state(process) == {"c": 1}
+        with suppress(BrokenPipeError):
+            send(process, as_lines([record(number, text="x" * 2000) for number in range(2, 2000)]))
+        assert process.stdout is not None
+        printed = process.stdout.read()
+        assert process.wait(timeout=60) == 1
+    assert b"spool_directory" in printed
+    assert b"transient_error" in printed
+    assert house.ids() == [1]

@@ -49,6 +49,8 @@ class Faults:
     lose: float = 0.0
     glue: float = 0.0
     deny: list[str] = field(default_factory=list)
+    unconditional: bool = False
+    """Whether ``If-None-Match`` is ignored, as some S3-compatible stores do."""
     at: dict[str, Any] | None = None
     seed: int | None = None
 
@@ -164,6 +166,8 @@ class FaultyApplication:
             self._requests.append({"action": action, "on": resource})
             shot = self._shot(env, action, resource)
             dice = self._random.random()
+        if self._faults.unconditional:
+            env.pop("HTTP_IF_NONE_MATCH", None)
         if IAM.get(action, action) in self._faults.deny:
             return self._deny(env, start, action)
         if shot is not None:
