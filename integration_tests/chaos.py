@@ -107,10 +107,6 @@ class Trial:
         self.ids = itertools.count(1)
         self.next_generation = self.dice.choice((5, 6, None))
 
-    @property
-    def name(self) -> str:
-        return f"{self.mode} | {self.when} {self.step.name}"
-
     def run(self) -> Trial:
         house = self.house
         self._expect_end(self._write(self._first(), FIRST))
