@@ -238,3 +238,30 @@ def test_repair_says_that_there_is_nothing_to_repair(house: House):
     result = repair(house, catalog())
     assert result.exit_code == 1
     assert "No stream of the catalog" in result.errors[0]["message"]
+
+
+def test_a_tombstone_outlives_a_compaction_and_a_join(house: House):
+    config = house.config(compact_files_over=2)
+    ended(house, [row(id=1, c=5), row(id=1, c=6, **GONE), point(1)], CDC)
+    append: Message = {"streams": [stream()]}
+    for number in (2, 3, 4):
+        ended(house, [point(number - 1), row(id=number, c=1), point(number)], append)
+    assert len(house.live_keys("s")) == 3
+    ended(house, [point(4)], append, config=config)
+    assert len(house.live_keys("s")) == 1
+    house.write([point(4), row(id=5, c=1), point(5)], CDC, on_start=killer(house, "s3:GetObject", "/stage/", "before"))
+    house.lake.faults(at=None)
+    ended(house, [point(5)], append)  # joins what waits for a merge that does not come
+    ended(house, [point(5), row(id=1, c=4), point(6)], CDC)
+    assert seen(house) == [(2, 1), (3, 1), (4, 1), (5, 1)]
+
+
+def test_tombstones_of_another_key_or_cursor_bury_nothing(house: House):
+    fields = {"id": "integer", "c": "integer", "name": "string", "_ab_cdc_deleted_at": "string"}
+    by_name: Message = {"streams": [stream(fields=fields, **dedup("name"))]}
+    by_id: Message = {"streams": [stream(fields=fields, **dedup(cursor="name"))]}
+    ended(house, [row(id=1, c=9, name="x", **GONE), point(1)], by_name)
+    ended(house, [point(1), row(id=1, c=1, name="x"), row(id=2, c=1, name="y", **GONE), point(2)], by_id)
+    assert seen(house) == [(1, 1)]
+    ended(house, [point(2), row(id=2, c=1, name="y"), point(3)], by_name)
+    assert seen(house) == [(1, 1), (2, 1)]

@@ -166,7 +166,7 @@ class StreamSync:
         ):
             done = repair_table(self._lake, stream=stream, layout=layout, name=name)
             if done is not None:
-                for text in done.says:
+                for text in done:
                     self._output.log("INFO", text)
                 return True
         return False
@@ -592,12 +592,13 @@ class StreamSync:
         state, most = table.state, self._config.compact_files_over
         if state.files <= most:
             return
-        small = [found for found in table.live_objects() if found.size < self._config.target_file_mb << 18]
+        live, quarter = table.live_objects(), self._config.target_file_mb << 18
+        small = [found for found in live if found.size < quarter]
         if len(small) <= most:
             return
         started = self._now()
         with self._workshop() as workshop, self._output.progress(f"{self.id}: joining {len(small)} small files"):
-            rewrite.compact(table, small, workshop)
+            rewrite.compact(table, small, [found for found in live if found.size >= quarter], workshop)
         self._notify(
             "INFO",
             f"joined {len(small)} small files; the table has {table.state.files} files now, "

@@ -127,6 +127,11 @@ class _Merge:
         self._names = [f"k{number}" for number in range(2 * len(contest.keys))]
         self._keys = ", ".join(self._names)
         self._same = " AND ".join(f"o.{name} IS NOT DISTINCT FROM s.{name}" for name in self._names)
+        fields = contest.fields
+        self._stored = dict(
+            zip(self._names, [*(f"key {f}" for f in fields), *(f"text {f}" for f in fields)], strict=True)
+        )
+        self._stored |= {"c": f"cursor {contest.cursor.pointer if contest.cursor else ''}", "e": EXTRACTED_AT}
         self._types: dict[str, str] = {}
 
     def run(self) -> Merged:
@@ -195,10 +200,11 @@ class _Merge:
 
     def _write_tombstones(self) -> Path | None:
         """Winners that are deletes, and those of before whose keys did not come."""
-        rows = f"SELECT {self._keys}, c, e FROM places WHERE wins AND d AND kind <> 1"
+        names = ", ".join(f"{name} AS {quoted(stored)}" for name, stored in self._stored.items())
+        rows = f"SELECT {names} FROM places WHERE wins AND d AND kind <> 1"
         if self._inputs.tombstones is not None and not self._inputs.is_whole:
             every = self._narrow_tombstones()
-            rows += f" UNION ALL BY NAME SELECT {self._keys}, c, e FROM ({every}) o ANTI JOIN staged s ON {self._same}"
+            rows += f" UNION ALL BY NAME SELECT {names} FROM ({every}) o ANTI JOIN staged s ON {self._same}"
         if not self._database.execute(f"SELECT count(*) FROM ({rows})").fetchall()[0][0]:
             return None
         target = self._workshop.folder / "tombstones.parquet"
@@ -228,7 +234,11 @@ class _Merge:
         if path is None:
             return self._nothing(0)
         present = self._columns(f"FROM {parquet([path])}")
-        parts = ", ".join(self._as(name, name if name in present else "NULL") for name in (*self._names, "c", "e"))
+        if not {self._stored[name] for name in self._names} <= present:
+            return self._nothing(0)  # of another key: they say nothing of this one
+        parts = ", ".join(
+            self._as(name, quoted(stored) if stored in present else "NULL") for name, stored in self._stored.items()
+        )
         return f"SELECT {parts}, true AS d, 0 AS kind, 0::BIGINT AS f, 0::BIGINT AS r FROM {parquet([path])}"
 
     def _nothing(self, kind: int) -> str:
@@ -249,13 +259,14 @@ class _Merge:
 
 
 def _value(path: FieldPath, columns: Mapping[str, Column], what: str, stream: str) -> Value:
+    unknown = ConfigError(
+        f"Stream {stream}: the {what} {'.'.join(path)} is not in the stream's schema: choose a field that is, or "
+        "add it to the source's schema.",
+        stream=stream,
+    )
     column = columns.get(path[0])
     if column is None:
-        raise ConfigError(
-            f"Stream {stream}: the {what} {'.'.join(path)} is not in the stream's schema: choose a field that is, or "
-            "add it to the source's schema.",
-            stream=stream,
-        )
+        raise unknown
     expression, kind = quoted(column.name), column.type
     for depth, part in enumerate(path[1:], start=1):
         match kind:
@@ -266,11 +277,7 @@ def _value(path: FieldPath, columns: Mapping[str, Column], what: str, stream: st
                 expression = f"json_extract_string({expression}, {literal(_pointer(path[depth:]))})"
                 break
             case _:
-                raise ConfigError(
-                    f"Stream {stream}: the {what} {'.'.join(path)} is not in the stream's schema: choose a field that "
-                    "is, or add it to the source's schema.",
-                    stream=stream,
-                )
+                raise unknown
     return Value(column.name, expression, _pointer([".".join(map(escaped, path))]))
 
 

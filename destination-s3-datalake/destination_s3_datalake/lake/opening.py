@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeGuard
+from typing import Literal
 
 from destination_s3_datalake.errors import ConfigError, TransientError
 from destination_s3_datalake.lake import glue, log
@@ -84,11 +84,11 @@ def find_table(
         state, table = table_log.read(), lake.catalog.table(database, table_name.table)
         if _is_another_streams(stream, state, table):
             continue
-        if is_adopted := _is_to_adopt(lake, state, table):
+        if table is not None and _is_to_adopt(lake, state, table):
             _require_adoptable(table_name, layout, table)
-        else:
-            _require_whole(table_name, state, table)
-        return Found(table_name, layout, table_log, table, is_adopted=is_adopted)
+            return Found(table_name, layout, table_log, table, is_adopted=True)
+        _require_whole(table_name, state, table)
+        return Found(table_name, layout, table_log, table)
     raise ConfigError(f"Both {names[0]} and {names[1]} in {database} belong to other streams; rename the stream.")
 
 
@@ -130,14 +130,16 @@ def _is_another_streams(stream: tuple[str | None, str], state: TableState | None
     return owner is not None and owner != stream_parameter(stream)
 
 
-def _is_to_adopt(lake: Lake, state: TableState | None, table: GlueTable | None) -> TypeGuard[GlueTable]:
-    is_ours = table is None or glue.LOG_ID in table.parameters
-    return lake.adopts and not is_ours and (state is None or state.swap is None)
+def reaches(state: TableState, table: GlueTable) -> bool:
+    """Whether this is the log that the table in Glue names, up to the entry that published it at least."""
+    return table.parameters.get(glue.LOG_ID) == state.log_id and state.next_seq > table.seq
 
 
-def _require_adoptable(name: TableName, layout: Layout, table: GlueTable | None) -> None:
-    if table is None:
-        return
+def _is_to_adopt(lake: Lake, state: TableState | None, table: GlueTable) -> bool:
+    return lake.adopts and glue.LOG_ID not in table.parameters and (state is None or state.swap is None)
+
+
+def _require_adoptable(name: TableName, layout: Layout, table: GlueTable) -> None:
     serde = str(table.definition.get("StorageDescriptor", {}).get("SerdeInfo", {}).get("SerializationLibrary", ""))
     root = f"s3://{layout.bucket}/"
     reasons = {
@@ -179,7 +181,7 @@ def _require_whole(name: TableName, state: TableState | None, table: GlueTable |
             f"Nothing was changed. Correct s3_bucket_name and s3_bucket_path, or {REPAIR}.",
             table=str(name),
         )
-    if owner != state.log_id or state.next_seq - 1 < table.seq:
+    if not reaches(state, table):
         raise ConfigError(
             f"The log of {name} is older than the table in Glue, or another one: entries are missing. "
             f"Nothing was changed. Restore _airbyte/, or {REPAIR}.",

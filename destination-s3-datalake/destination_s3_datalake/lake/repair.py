@@ -11,15 +11,14 @@ import json
 import re
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from destination_s3_datalake.errors import ConfigError, DatalakeError, TransientError
+from destination_s3_datalake.errors import ConfigError, TransientError
 from destination_s3_datalake.lake import glue
 from destination_s3_datalake.lake.glue import GlueTable
 from destination_s3_datalake.lake.layout import Layout
 from destination_s3_datalake.lake.log import StoredFile, Swap, TableState, checkpoint_json
-from destination_s3_datalake.lake.opening import Lake
+from destination_s3_datalake.lake.opening import Lake, reaches
 from destination_s3_datalake.lake.s3 import ListedObject
 from destination_s3_datalake.lake.table import TableName, ours_in, stream_parameter
 from destination_s3_datalake.lake.table_log import CHECKPOINT, TableLog
@@ -29,15 +28,8 @@ NUMBERS = re.compile(r"\d{10,20}")
 ALIVE_SECONDS = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Repaired:
-    """What was done: sentences for the user."""
-
-    says: tuple[str, ...]
-
-
-def repair_table(lake: Lake, *, stream: tuple[str | None, str], layout: Layout, name: TableName) -> Repaired | None:
-    """Write a new log for the table if it has none that is whole; None if there is no such table of this stream.
+def repair_table(lake: Lake, *, stream: tuple[str | None, str], layout: Layout, name: TableName) -> list[str] | None:
+    """Write a new log for the table if it has none that is whole, and say so; None if the stream has no such table.
 
     Raises:
         ConfigError: the table's Location is not below the configured path.
@@ -47,7 +39,7 @@ def repair_table(lake: Lake, *, stream: tuple[str | None, str], layout: Layout, 
     if table is None or table.parameters.get(glue.STREAM) != stream_parameter(stream):
         return None
     if _is_whole(lake, layout, name, table):
-        return Repaired((f"{name}: the log is whole; nothing was changed.",))
+        return [f"{name}: the log is whole; nothing was changed."]
     _require_quiet(lake)
     folder = table.location.removeprefix(f"s3://{lake.bucket.name}/").rstrip("/")
     if not folder or folder.startswith("s3://"):
@@ -69,7 +61,7 @@ def repair_table(lake: Lake, *, stream: tuple[str | None, str], layout: Layout, 
             f"{name}: there are staged rows, or folders that are not the table. Rows of an unfinished merge or refresh "
             "may be among them and are not in the table: refresh the stream."
         )
-    return Repaired(tuple(says))
+    return says
 
 
 def _is_whole(lake: Lake, layout: Layout, name: TableName, table: GlueTable) -> bool:
@@ -77,7 +69,7 @@ def _is_whole(lake: Lake, layout: Layout, name: TableName, table: GlueTable) -> 
         state = TableLog(lake.bucket, layout.log, str(name)).read()
     except ConfigError:
         return False
-    return state is not None and state.log_id == table.parameters.get(glue.LOG_ID) and state.next_seq > table.seq
+    return state is not None and reaches(state, table)
 
 
 def _require_quiet(lake: Lake) -> None:
@@ -138,5 +130,5 @@ def _claim(lake: Lake, name: TableName, table: GlueTable, state: TableState) -> 
     definition = glue.with_columns(table.definition, state.columns, parameters)
     try:
         lake.catalog.update_table(name.database, definition, version=table.version)
-    except (glue.TableMovedError, DatalakeError):
+    except glue.TableMovedError:
         raise TransientError(f"The table {name} changed in Glue while it was repaired: run repair again.") from None

@@ -44,14 +44,14 @@ class Workshop:
 class Rewritten:
     """What a folder gets: objects as they are, local files, and what is known of the whole.
 
-    ``rows`` is None if nobody counted them; ``tombstones`` is a local file.
+    ``rows`` is None if nobody counted them; ``tombstones`` is a new local file, or the object that stays valid.
     """
 
     taken_over: tuple[ListedObject, ...]
     written: tuple[Path, ...]
     rows: int | None
     unique_by: tuple[str, ...] | None = None
-    tombstones: Path | None = None
+    tombstones: Path | str | None = None
 
 
 def publish(
@@ -65,7 +65,7 @@ def publish(
     replaces: bool,
 ) -> int:
     """Put it into a new folder and make that the table; its size in bytes."""
-    folder = table.new_folder()
+    folder, tombstones = table.new_folder(), made.tombstones
     with ThreadPoolExecutor(max_workers=COPIES_AT_ONCE) as pool:
         copies = pool.map(lambda found: table.take_over(found.key, folder, size=found.size), made.taken_over)
         files = [*copies, *(table.store(path, folder) for path in made.written)]
@@ -79,7 +79,7 @@ def publish(
         files=files,
         rows=made.rows,
         unique_by=made.unique_by,
-        tombstones=table.store_tombstones(made.tombstones) if made.tombstones is not None else None,
+        tombstones=table.store_tombstones(tombstones) if isinstance(tombstones, Path) else tombstones,
     )
     return sum(file.bytes for file in files)
 
@@ -97,10 +97,10 @@ def objects_of(commits: Sequence[log.Commit]) -> list[ListedObject]:
     return [ListedObject(file.key, file.bytes) for commit in commits for file in commit.files]
 
 
-def join(table: Table, pending: Sequence[log.Commit]) -> int:
+def join(table: Table, pending: Sequence[log.Commit]) -> None:
     """Bring the rows of a refresh that was cancelled, or that wait for a merge which will not come, into the table.
 
-    Every file is copied server side; the size of the table in bytes.
+    Every file is copied server side.
 
     Raises:
         ConfigError: they have columns of other types than the table.
@@ -108,9 +108,9 @@ def join(table: Table, pending: Sequence[log.Commit]) -> int:
     state = table.state
     live = table.live_objects()
     rows = None if state.rows is None else state.rows + sum(commit.rows for commit in pending)
-    return publish(
+    publish(
         table,
-        Rewritten((*live, *objects_of(pending)), (), rows),
+        Rewritten((*live, *objects_of(pending)), (), rows, tombstones=state.tombstones),
         includes=pending,
         columns=columns_with(table, pending),
         names=log.names_of(pending, state.names),
@@ -138,11 +138,9 @@ def columns_with(table: Table, pending: Sequence[log.Commit]) -> tuple[GlueColum
     return log.columns_of(pending, table.state.columns)
 
 
-def compact(table: Table, small: Sequence[ListedObject], workshop: Workshop) -> int:
-    """Write many small files as few full ones; the others are taken over. The size of the table in bytes."""
+def compact(table: Table, small: Sequence[ListedObject], rest: Sequence[ListedObject], workshop: Workshop) -> None:
+    """Write the many small files of the table as few full ones; the rest is taken over."""
     state = table.state
-    keys = {found.key for found in small}
-    rest = tuple(found for found in table.live_objects() if found.key not in keys)
     paths = fetch(table, small, workshop.new_folder("small"))
     written = workshop.folder / "compacted"
     with open_database(
@@ -152,9 +150,9 @@ def compact(table: Table, small: Sequence[ListedObject], workshop: Workshop) -> 
             f"COPY (SELECT * FROM {parquet(paths)}) TO {literal(written)} "
             f"({parquet_options(workshop.compression)}, FILE_SIZE_BYTES '{workshop.target_file_mb}MB')"
         )
-    return publish(
+    publish(
         table,
-        Rewritten(rest, tuple(sorted(written.iterdir())), state.rows, state.unique_by),
+        Rewritten(tuple(rest), tuple(sorted(written.iterdir())), state.rows, state.unique_by, state.tombstones),
         includes=(),
         columns=state.columns,
         names=state.names,

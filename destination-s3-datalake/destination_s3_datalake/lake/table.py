@@ -90,7 +90,10 @@ class Table:
 
     def live_objects(self) -> list[ListedObject]:
         """The data files of the table as they lie in the bucket."""
-        found = self._bucket.objects(f"{self.live_folder}/")
+        return self._data_objects(self.live_folder)
+
+    def _data_objects(self, folder: str) -> list[ListedObject]:
+        found = self._bucket.objects(f"{folder}/")
         return [item for item in found if item.size and not item.key.rpartition("/")[2].startswith(("_", "."))]
 
     def download(self, key: str, path: Path) -> None:
@@ -232,7 +235,7 @@ class Table:
         if table is None:
             raise TransientError(f"The table {self.name} vanished from Glue during the sync. Run it again.")
         folder = table.location.removeprefix(f"s3://{self._bucket.name}/").rstrip("/")
-        files = tuple(log.StoredFile(key=item.key, bytes=item.size) for item in self._bucket.objects(f"{folder}/"))
+        files = tuple(log.StoredFile(key=item.key, bytes=item.size) for item in self._data_objects(folder))
         entry = self._log.append_or_stop(
             lambda seq, uid, now: log.Adopt(
                 seq=seq, epoch=self.epoch, uid=uid, log_id=self.state.log_id, time=now, folder=folder,
