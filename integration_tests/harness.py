@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -207,8 +208,36 @@ class House:
         return [key for key in self.keys("lake/_airbyte/") if "/log/0" in key]
 
     def uploads(self) -> list[str]:
-        found = self.s3.list_multipart_uploads(Bucket=self.bucket)
-        return [item["Key"] for item in found.get("Uploads", ())]
+        return [item["Key"] for item in self._uploads()]
+
+    def abort_uploads(self) -> None:
+        """What a lifecycle rule may do at any time."""
+        for upload in self._uploads():
+            self.s3.abort_multipart_upload(Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+
+    def _uploads(self) -> list[Any]:
+        return list(self.s3.list_multipart_uploads(Bucket=self.bucket).get("Uploads", ()))
+
+
+class Watcher:
+    """Calls ``look`` again and again, every ``pause`` seconds, while writers come and go."""
+
+    def __init__(self, look: Callable[[], None], *, pause: float):
+        self._look = look
+        self._pause = pause
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._pause):
+            self._look()
 
 
 def plain_environment() -> dict[str, str]:

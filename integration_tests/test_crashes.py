@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from integration_tests.harness import FINAL, House, Message, Result, catalog, record, state
+from integration_tests.harness import FINAL, House, Message, Result, Watcher, catalog, record, state
 
 ROWS, EVERY = 24, 4
-OVERWRITE = {"mode": "overwrite", "sync_mode": "full_refresh"}
+OVERWRITE: dict[str, Any] = {"mode": "overwrite", "sync_mode": "full_refresh"}
 STEPS = [
     ("open", "s3:PutObject", "/log/00000000000000000005"),
     ("heartbeat", "s3:PutObject", "/writers/"),
@@ -84,27 +84,14 @@ def after(seconds: float) -> Callable[[int], None]:
     return arm
 
 
-class Reader:
-    """Looks at the table through Glue, again and again, while writers come and go."""
+def watching(house: House, views: list[tuple[int, ...]]) -> Watcher:
+    """Looks at the table through Glue, and notes what it saw."""
 
-    def __init__(self, house: House):
-        self._house = house
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self.views: list[tuple[int, ...]] = []
+    def look() -> None:
+        if house.has_table():
+            views.append(tuple(house.ids()))
 
-    def __enter__(self) -> Reader:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        while not self._stop.wait(0.05):
-            if self._house.has_table():
-                self.views.append(tuple(self._house.ids()))
+    return Watcher(look, pause=0.05)
 
 
 def append_until_done(house: House, arm: Callable[[int], None], platform: Platform) -> None:
@@ -125,12 +112,13 @@ def append_until_done(house: House, arm: Callable[[int], None], platform: Platfo
 def test_an_append_killed_at_a_step_has_every_row_once(house: House, name: str, step: str, match: str, when: str):
     platform = Platform(house, forgets=random.Random(f"{name}{when}"))
     house.write([record(0), state({"c": 0})], config=house.config(**CONFIG))
-    with Reader(house) as reader:
+    views: list[tuple[int, ...]] = []
+    with watching(house, views):
         append_until_done(house, killer(house, step, match, when), platform)
     assert platform.kills == 1, "the step was not reached"
     assert house.ids() == list(range(ROWS + 1))
     assert house.uploads() == []
-    assert all(len(set(view)) == len(view) and view == tuple(range(len(view))) for view in reader.views)
+    assert all(len(set(view)) == len(view) and view == tuple(range(len(view))) for view in views)
 
 
 def test_an_append_killed_between_its_states_has_every_row_once(house: House):
@@ -182,7 +170,8 @@ def test_an_overwrite_killed_at_a_step_is_the_old_or_the_new_table(
     if "/log/" in match:
         shifted = f"/log/{int(match[-20:]) + 2:020d}"
     messages = [*map(record, new), state({**FINAL, "run_id": "new"})]
-    with Reader(house) as reader:
+    views: list[tuple[int, ...]] = []
+    with watching(house, views):
         killed = house.write(messages, config, on_start=killer(house, step, shifted, when))
         house.lake.faults(at=None)
         assert killed.exit_code == -signal.SIGKILL, f"{name} was not reached"
@@ -191,7 +180,7 @@ def test_an_overwrite_killed_at_a_step_is_the_old_or_the_new_table(
     assert retry.exit_code == 0, retry.stdout
     assert retry.states == [{**FINAL, "run_id": "new"}]
     assert tuple(house.ids()) == new
-    assert set(reader.views) <= {old, new}
+    assert set(views) <= {old, new}
 
 
 @pytest.mark.slow
