@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from integration_tests.harness import DESTINATION, SECRET, House, Result, catalog, record, state
+from integration_tests.harness import DESTINATION, SECRET, House, Result, as_lines, catalog, record, state
 
 
 def status(result: Result) -> tuple[str, str]:
@@ -153,3 +153,31 @@ def test_a_second_writer_waits_for_a_living_one_and_gives_up(house: House):
     assert first.returncode == 0
     assert b'"c":2' in stdout.replace(b" ", b"")
     assert house.ids() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (b'{"type":"RECORD","record":{"stream":"orders","emitted_at":1,"data":{"id":SECRET-VALUE}}}', "it is not JSON"),
+        (b'{"type":"RECORD","record":{"stream":"orders","emitted_at":1,"data":[1]}}', "is no object"),
+        (
+            b'{"type":"RECORD","record":{"stream":"orders","emitted_at":1,"data":{},"stream":"x"}}',
+            "goes on as something",
+        ),
+        (b'{"type":"RECORD","record":{"stream":"orders","emitted_at":1,"data":{"id":1}}} SECRET-VALUE', "not JSON"),
+        (b'{"type":"RECORD","record":{"stream":"orders","emitted_at":1,"data":{"text":"SECRET-VALUE\xff"}}}', "UTF-8"),
+    ],
+)
+def test_a_bad_line_among_many_good_ones_is_named_and_what_has_a_state_before_it_is_stored(
+    house: House, bad: bytes, says: str
+):
+    good = as_lines(map(record, range(30))).replace(b": ", b":").replace(b", ", b",")
+    lines = [good, as_lines([state({"c": 1})]), good, bad, b"\n", good, as_lines([state({"c": 2})])]
+    result = house.write(b"".join(lines))
+    assert result.exit_code == 1
+    assert result.states == [{"c": 1}]
+    assert house.ids() == list(range(30))
+    (error,) = result.errors
+    assert "Line 62 of the input" in error["message"]
+    assert says in error["message"]
+    assert b"SECRET-VALUE" not in result.stdout + result.stderr

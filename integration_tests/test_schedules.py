@@ -356,3 +356,13 @@ def test_a_paused_cleaner_deletes_nothing_of_its_successor(house: House):
         time.sleep(1.1)
         ended(house, [record(5), state({**FINAL, "run_id": "3"})], overwrite)
     assert house.ids() == [5]
+
+
+def test_hashes_of_another_version_drop_nothing_and_are_said_to(house: House):
+    killed_at(house, "s3:CompleteMultipartUpload", "", "after", [record(1), at(1)], catalog())
+    (key,) = [key for key in house.keys("lake/_airbyte/") if "/replay/" in key]
+    body = house.s3.get_object(Bucket=house.bucket, Key=key)["Body"].read()
+    house.s3.put_object(Bucket=house.bucket, Key=key, Body=bytes(8) + body[8:])
+    again = ended(house, [record(1), at(1)])
+    assert house.ids() == [1, 1]
+    assert any("hashed by another version" in entry["log"]["message"] for entry in again.of("LOG"))

@@ -64,5 +64,13 @@ class BadLineError(DataError):
     """A line of the input cannot be used. Nothing of it was taken, and everything before it stands."""
 
 
+class UnusableLineError(Exception):
+    """Row ``row`` (from 0) of a spooled file is no record of its stream. Callers know the line's number, and say it."""
+
+    def __init__(self, row: int):
+        super().__init__()
+        self.row = row
+
+
 class InternalError(DatalakeError):
     """We are wrong; please report it."""

@@ -16,7 +16,14 @@ from destination_s3_datalake.lake.opening import Lake
 from destination_s3_datalake.output import Output
 from destination_s3_datalake.protocol.catalog import StreamId, StreamPlan
 from destination_s3_datalake.protocol.checkpoints import Checkpoints
-from destination_s3_datalake.protocol.messages import Message, Record, State, StreamStatus, with_destination_stats
+from destination_s3_datalake.protocol.messages import (
+    Message,
+    Record,
+    Records,
+    State,
+    StreamStatus,
+    with_destination_stats,
+)
 from destination_s3_datalake.stream import StreamSync
 
 HELD_STATE_BYTES = 16 << 20  # STATE lines that wait for their commit; more of them make a commit due
@@ -51,7 +58,7 @@ class Sync:
         """Take messages as they arrive; commit whenever that is due."""
         for message in messages:
             match message:
-                case Record():
+                case Record() | Records():
                     self._record(message)
                 case State():
                     self._state(message)
@@ -86,8 +93,10 @@ class Sync:
         """
         for stream in self._streams.values():
             if stream.has_state_to_commit:
-                stream.commit_to_last_state()
-                self._checkpoints.committed(stream.id, stream.committed)
+                try:
+                    stream.commit_to_last_state()
+                finally:  # up to a line that is no record, rows are committed all the same
+                    self._checkpoints.committed(stream.id, stream.committed)
         self._waiting_since = None
         self._release()
 
@@ -120,7 +129,7 @@ class Sync:
         for stream in self._streams.values():
             stream.close()
 
-    def _record(self, record: Record) -> None:
+    def _record(self, record: Record | Records) -> None:
         stream = self._stream(record.stream, record.line)
         self._any_record = True
         self._open(stream, self._global_resume)

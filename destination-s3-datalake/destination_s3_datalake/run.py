@@ -7,13 +7,15 @@ those who want the CDK's class). Every failure ends in one message on stdout, ne
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import select
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -25,7 +27,7 @@ from destination_s3_datalake.output import Output, StdoutClosedError
 
 if TYPE_CHECKING:
     from destination_s3_datalake.pipeline import Sync
-    from destination_s3_datalake.protocol.messages import Framer, Message
+    from destination_s3_datalake.protocol.messages import Framer
 
 READ_BYTES = 1 << 20
 IDLE_SECONDS = 1.0
@@ -71,23 +73,35 @@ class Feeder:
     def __init__(self, sync: Sync, framer: Framer):
         self._sync = sync
         self._framer = framer
-        self.tick = sync.tick
-        self.terminate = sync.commit_to_last_states
         self.repair = sync.repair
 
     def feed(self, chunk: bytes) -> None:
         """Bytes of the input, cut anywhere."""
-        self._receive(self._framer.feed(chunk))
-        self._sync.tick()
+        with self._keeping_what_is_good():
+            self._sync.receive(self._framer.feed(chunk))
+            self._sync.tick()
+
+    def tick(self) -> None:
+        """No input has come for a while."""
+        with self._keeping_what_is_good():
+            self._sync.tick()
 
     def finish(self) -> None:
         """The input has ended."""
-        self._receive(self._framer.finish())
-        self._sync.finish()
+        with self._keeping_what_is_good():
+            self._sync.receive(self._framer.finish())
+            self._sync.finish()
 
-    def _receive(self, messages: Iterable[Message]) -> None:
+    def terminate(self) -> None:
+        """We are told to stop."""
+        with self._keeping_what_is_good():
+            self._sync.commit_to_last_states()
+
+    @contextmanager
+    def _keeping_what_is_good(self) -> Iterator[None]:
+        """A line that cannot be used ends the sync, and what has a STATE before it is committed first."""
         try:
-            self._sync.receive(messages)
+            yield
         except BadLineError:
             self._sync.commit_to_last_states()
             raise
@@ -133,7 +147,11 @@ def open_sync(raw_config: Mapping[str, Any], raw_catalog: Mapping[str, Any], out
             adopts=config.existing_table == "adopt",
             notify=output.log,
         )
-        yield Feeder(Sync(config, plans, lake, spool, output), Framer(max_line_bytes=config.max_record_mb << 20))
+        named = Counter(stream.name for stream in plans)
+        framer = Framer(
+            max_line_bytes=config.max_record_mb << 20, ambiguous=[name for name, count in named.items() if count > 1]
+        )
+        yield Feeder(Sync(config, plans, lake, spool, output), framer)
 
 
 def run_write(
@@ -148,6 +166,8 @@ def run_write(
     Raises:
         DatalakeError, StdoutClosedError: as ``Feeder``.
     """
+    with suppress(OSError):  # no pipe, or a limit of the machine
+        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, READ_BYTES)  # fewer, larger reads than the 64 kB of a fresh pipe
     with open_sync(raw_config, raw_catalog, output) as feeder:
         while not is_terminated():
             is_ready = bool(select.select([descriptor], [], [], IDLE_SECONDS)[0])

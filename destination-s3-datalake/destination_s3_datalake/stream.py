@@ -17,7 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from destination_s3_datalake.config import Config
-from destination_s3_datalake.errors import ConfigError, DataError, DatalakeError, InternalError
+from destination_s3_datalake.errors import (
+    BadLineError,
+    ConfigError,
+    DataError,
+    DatalakeError,
+    InternalError,
+    UnusableLineError,
+)
 from destination_s3_datalake.files.spool import Spool, SpooledLines, StreamSpool
 from destination_s3_datalake.lake import log, opening, rewrite
 from destination_s3_datalake.lake import merge as merging
@@ -29,7 +36,7 @@ from destination_s3_datalake.lake.rewrite import Workshop
 from destination_s3_datalake.lake.table import Table
 from destination_s3_datalake.output import Output
 from destination_s3_datalake.protocol.catalog import Intent, StreamId, StreamPlan, intent_of
-from destination_s3_datalake.protocol.messages import Record, State
+from destination_s3_datalake.protocol.messages import Record, Records, State, bad_line, parse_message
 from destination_s3_datalake.records import names
 from destination_s3_datalake.records.ingest import IngestJob, WriteOptions, ingest
 from destination_s3_datalake.records.schema import EXTRA, ColumnPlan, GlueColumn, plan_columns
@@ -171,12 +178,16 @@ class StreamSync:
                 return True
         return False
 
-    def receive(self, record: Record) -> None:
-        """Take one record."""
+    def receive(self, record: Record | Records) -> None:
+        """Take one record, or lines that look like records of this stream."""
         if self._waiting_since is None:
             self._waiting_since = self._now()
-        self._lines.append(record.raw, line=record.line)
-        self.received += 1
+        if isinstance(record, Record):
+            self._lines.append(record.raw + b"\n")
+            self.received += 1
+        else:
+            self._lines.append(record.raw, rows=record.rows, line=record.line)
+            self.received += record.rows
         self._ends_with_state = False
 
     def mark(self, state: State) -> None:
@@ -189,15 +200,39 @@ class StreamSync:
         self._ends_with_state = True
 
     def close_file(self) -> None:
-        """Turn everything spooled into a file, uploaded and not yet visible. Its rows have no STATE to commit them."""
-        self._ingest(self._lines.take(rows=self._lines.rows, size=self._lines.bytes))
+        """Turn everything spooled into a file, uploaded and not yet visible. Its rows have no STATE to commit them.
+
+        Raises:
+            BadLineError: a line is no record.
+        """
+        lines = self._lines.take(rows=self._lines.rows, size=self._lines.bytes)
+        if lines is not None:
+            try:
+                self._ingest(lines)
+            except UnusableLineError as bad:
+                raise _refusal(lines, bad.row) from None
 
     def commit_to_last_state(self) -> None:
-        """Commit every row before the last STATE."""
-        last = self._marks[-1]
-        self._ingest(self._lines.take(rows=last.spool_rows, size=last.spool_bytes))
-        self._commit(last.position, self._marks)
-        self._marks = []
+        """Commit every row before the last STATE.
+
+        Raises:
+            BadLineError: a line is no record; every row before the last STATE before it is committed.
+        """
+        marks, self._marks = self._marks, []
+        lines = self._lines.take(rows=marks[-1].spool_rows, size=marks[-1].spool_bytes)
+        refusal = None
+        if lines is not None:
+            try:
+                self._ingest(lines)
+            except UnusableLineError as bad:
+                refusal = _refusal(lines, bad.row)
+                marks = [mark for mark in marks if mark.spool_rows <= bad.row]
+                if marks and marks[-1].spool_rows:
+                    self._ingest(lines.cut(rows=marks[-1].spool_rows, size=marks[-1].spool_bytes))
+        if marks:
+            self._commit(marks[-1].position, marks)
+        if refusal is not None:
+            raise refusal
 
     def merge_if_due(self) -> None:
         """Merge what is staged if that is much already."""
@@ -310,6 +345,12 @@ class StreamSync:
                 self._folder = table.stage
             case other:
                 assert_never(other)
+        if self._filter.unusable:
+            self._notify(
+                "WARN",
+                f"{self._filter.unusable} commits that the source may send again were hashed by another version of "
+                "this destination: rows of theirs that come again are stored again.",
+            )
 
     def _plan_columns(self, existing: Sequence[GlueColumn], state: TableState | None) -> ColumnPlan:
         """The columns of this run on top of those that its rows will stand beside."""
@@ -365,9 +406,7 @@ class StreamSync:
             resume_state_hash=resume,
         )
 
-    def _ingest(self, lines: SpooledLines | None) -> None:
-        if lines is None:
-            return
+    def _ingest(self, lines: SpooledLines) -> None:
         target = self._spool.new_path(".parquet")
         result = ingest(self._job(lines, target), self._filter.keep)
         self._changed += result.changed_rows
@@ -384,8 +423,10 @@ class StreamSync:
     def _job(self, lines: SpooledLines, target: Path) -> IngestJob:
         config = self._config
         return IngestJob(
+            stream=self.id,
             lines=lines.path,
             rows=lines.rows,
+            longest_line=lines.longest,
             target=target,
             columns=self._plan_of_columns.columns,
             generation_id=self._plan.generation or 0,
@@ -646,6 +687,18 @@ class StreamSync:
 
     def _notify(self, level: Literal["INFO", "WARN"], text: str) -> None:
         self._output.log(level, f"{self.id}: {text}")
+
+
+def _refusal(lines: SpooledLines, row: int) -> BadLineError:
+    """What is wrong with a row that is no record of its stream."""
+    number = lines.line_of(row)
+    with lines.path.open("rb") as file:
+        raw = next(line for place, line in enumerate(file) if place == row)
+    try:
+        parse_message(raw.removesuffix(b"\n"), line=number)
+    except BadLineError as error:
+        return error
+    return bad_line(number, "it begins as a record of one stream and goes on as something else")
 
 
 def _segments(kept: NDArray[np.bool_], *, first: int, upto: int, marks: Sequence[Mark]) -> list[Segment]:

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,13 +21,24 @@ BUFFER_BYTES = 1 << 17
 
 @dataclass(frozen=True, slots=True)
 class SpooledLines:
-    """A closed spool file: ``rows`` lines of one stream, each with its newline."""
+    """A closed spool file: ``rows`` lines of one stream, each with its newline; no line is longer than ``longest``."""
 
     path: Path
     rows: int
     bytes: int
-    first_line: int
-    """Line number of its first record in the input."""
+    longest: int
+    places: tuple[tuple[int, int], ...]
+    """(row, line of the input) where a run of lines begins that were taken together."""
+
+    def line_of(self, row: int) -> int:
+        """Line number in the input of a row that was taken in a run."""
+        first, line = max(place for place in self.places if place[0] <= row)
+        return line + row - first
+
+    def cut(self, *, rows: int, size: int) -> SpooledLines:
+        """Keep only the first ``rows`` lines, which are ``size`` bytes."""
+        os.truncate(self.path, size)
+        return replace(self, rows=rows, bytes=size)
 
 
 class Spool:
@@ -78,12 +89,16 @@ class StreamSpool:
         self._spool = spool
         self._file: BinaryIO | None = None
         self._path = Path()
-        self._first_line = 0
+        self._places: list[tuple[int, int]] = []
+        self._longest = 0
         self.rows = 0
         self.bytes = 0
 
-    def append(self, raw: bytes, *, line: int) -> None:
-        """Add one line, which has no newline yet.
+    def append(self, raw: bytes, *, rows: int = 1, line: int | None = None) -> None:
+        """Add lines, each with its newline.
+
+        Args:
+            line: number of the first of them in the input, for lines that nobody has looked at.
 
         Raises:
             TransientError: the disk is full.
@@ -92,15 +107,16 @@ class StreamSpool:
             self._path = self._spool.new_path(".jsonl")
             self._file = self._path.open("wb", buffering=BUFFER_BYTES)
             self._spool.open_files.add(self._file)
-            self._first_line = line
         try:
             self._file.write(raw)
-            self._file.write(b"\n")
         except OSError as cause:
             raise _disk_error(cause) from None
-        self.rows += 1
-        self.bytes += len(raw) + 1
-        self._spool.used_bytes += len(raw) + 1
+        if line is not None and not self._goes_on(line):
+            self._places.append((self.rows, line))
+        self._longest = max(self._longest, len(raw))
+        self.rows += rows
+        self.bytes += len(raw)
+        self._spool.used_bytes += len(raw)
 
     def take(self, *, rows: int, size: int) -> SpooledLines | None:
         """Close the file at its first ``rows`` lines, which are ``size`` bytes; the rest begins a new one."""
@@ -110,11 +126,13 @@ class StreamSpool:
             self._file.close()
             self._spool.open_files.discard(self._file)
             self._file = None
-            taken = SpooledLines(self._path, rows, size, self._first_line)
+            taken = SpooledLines(self._path, rows, size, self._longest, tuple(self._places))
             rest_rows, rest_bytes = self.rows - rows, self.bytes - size
             self.rows = self.bytes = 0
             if rest_rows:
                 self._keep_rest(taken, rest_rows, rest_bytes)
+            else:
+                self._places, self._longest = [], 0
         except OSError as cause:
             raise _disk_error(cause) from None
         return taken
@@ -127,8 +145,21 @@ class StreamSpool:
             self._spool.open_files.add(new)
             shutil.copyfileobj(old, new, 1 << 20)
         os.truncate(taken.path, taken.bytes)
-        self._file, self._path, self._first_line = new, path, taken.first_line + taken.rows
+        self._file, self._path = new, path
         self.rows, self.bytes = rows, size
+        # A run that was cut goes on in the new file, at its first row or before it.
+        self._places = [
+            (row - taken.rows, line)
+            for row, line in taken.places
+            if row >= taken.rows or (row, line) == taken.places[-1]
+        ]
+
+    def _goes_on(self, line: int) -> bool:
+        """Whether these lines follow the last run in the input as they do here."""
+        if not self._places:
+            return False
+        row, first = self._places[-1]
+        return line - first == self.rows - row
 
 
 def choose_directory(configured: str | None) -> Path:

@@ -1,7 +1,8 @@
 """Row hashes of commits that the source may send again, and the filter that drops such rows.
 
-A replay object holds the hashes of a commit's stored rows, 8 bytes little-endian each, segment after segment. Hashes
-are a multiset: a row that is stored once is dropped once.
+A replay object holds 8 bytes that name the hash function (``database.hash_function``), then the hashes of a commit's
+stored rows, 8 bytes each, segment after segment; all little-endian. Hashes are a multiset: a row that is stored once is
+dropped once. Hashes of another function prove nothing and drop nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from destination_s3_datalake.lake.log import Replayable, SegmentRef
 from destination_s3_datalake.lake.s3 import Bucket
+from destination_s3_datalake.records.database import hash_function
 
 Hashes = NDArray[np.uint64]
 STORED = np.dtype("<u8")
@@ -21,7 +23,9 @@ STORED = np.dtype("<u8")
 class ReplayFilter:
     """Drops rows that are stored already, each as often as it is stored."""
 
-    def __init__(self, hashes: Iterable[Hashes]):
+    def __init__(self, hashes: Iterable[Hashes], *, unusable: int = 0):
+        self.unusable = unusable
+        """Commits whose hashes are of another function: their rows are not dropped if they come again."""
         parts = list(hashes)
         stored = np.concatenate(parts) if parts else np.empty(0, dtype=np.uint64)
         self._values, self._counts = np.unique(stored, return_counts=True)
@@ -43,18 +47,23 @@ class ReplayFilter:
 def load(bucket: Bucket, found: Replayable) -> ReplayFilter:
     """The filter for what may come again. Hashes beyond the replay window are gone, and their rows are not dropped."""
     parts: list[Hashes] = []
+    unusable = 0
     for commit in found.commits:
         spans = _spans(found, commit.seq, [segment.rows for segment in commit.segments])
         body = bucket.get(commit.replay_key) if commit.replay_key and spans else None
-        if body is not None:
-            hashes = np.frombuffer(body, dtype=STORED).astype(np.uint64)
-            parts.extend(hashes[start:end] for start, end in spans)
-    return ReplayFilter(parts)
+        if body is None:
+            continue
+        stored = np.frombuffer(body, dtype=STORED).astype(np.uint64)
+        if stored[0] == hash_function():
+            parts.extend(stored[1 + start : 1 + end] for start, end in spans)
+        else:
+            unusable += 1
+    return ReplayFilter(parts, unusable=unusable)
 
 
 def packed(hashes: Hashes) -> bytes:
     """The hashes as a replay object."""
-    return hashes.astype(STORED).tobytes()
+    return np.uint64(hash_function()).astype(STORED).tobytes() + hashes.astype(STORED).tobytes()
 
 
 def _spans(found: Replayable, seq: int, rows: list[int]) -> list[tuple[int, int]]:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +22,11 @@ from destination_s3_datalake.errors import BadLineError
 from destination_s3_datalake.protocol.catalog import StreamId
 
 BOM = b"\xef\xbb\xbf"
+BEGINNING = re.compile(
+    rb'\{"type": ?"RECORD", ?"record": ?\{(?:"(?:stream|namespace)": ?(?:"[^"\\\n]*"|null), ?)+"(?:data|emitted_at)":'
+)
+FEWEST_ALIKE = 8  # fewer lines are looked at one by one
+MOST_BEGINNINGS = 10_000
 IGNORED_TYPES = frozenset({"LOG", "TRACE", "CONTROL", "SPEC", "CATALOG", "CONNECTION_STATUS", "DESTINATION_CATALOG"})
 
 
@@ -59,7 +65,18 @@ class StreamStatus:
     status: Literal["COMPLETE", "INCOMPLETE"]
 
 
-Message = Record | State | StreamStatus
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Lines of one stream in a row, each with its newline. Each begins as a RECORD of the stream does; that it is one
+    is proved when it is converted (``records/exact.py``), before anything behind it is acknowledged."""
+
+    line: int
+    stream: StreamId
+    raw: bytes
+    rows: int
+
+
+Message = Record | Records | State | StreamStatus
 
 
 class _RecordBody(msgspec.Struct, gc=False):
@@ -84,14 +101,24 @@ COMPLETION_MARKERS = ("__ab_full_refresh_sync_complete", "__ab_no_cursor_state_m
 class Framer:
     """Bytes as they arrive -> whole messages, in order. ``feed`` any number of times, then ``finish`` once.
 
+    Lines that follow a line of a stream and begin as it does are taken together, without a look at each.
+
+    Args:
+        max_line_bytes: longer lines end the sync.
+        ambiguous: stream names that several namespaces have: their lines belong together only if the namespace, too, is
+            where they begin.
+
     Raises (both):
         BadLineError: a line is longer than ``max_line_bytes``, is no JSON even for the lenient reader, or no message.
     """
 
-    def __init__(self, *, max_line_bytes: int):
+    def __init__(self, *, max_line_bytes: int, ambiguous: Collection[str] = ()):
         self._max = max_line_bytes
+        self._ambiguous = frozenset(ambiguous)
         self._rest = bytearray()
         self._line = 0
+        self._beginnings: dict[bytes, tuple[StreamId, re.Pattern[bytes]]] = {}
+        self._one_by_one_until = 0
 
     @property
     def lines(self) -> int:
@@ -100,16 +127,13 @@ class Framer:
 
     def feed(self, chunk: bytes) -> Iterator[Message]:
         """The messages that ``chunk`` completes."""
-        cut = chunk.rfind(b"\n")
-        if cut < 0:
-            self._rest += chunk
-            self._refuse_endless_line()
-            return
-        self._rest += chunk[:cut]
-        whole, self._rest = bytes(self._rest), bytearray(chunk[cut + 1 :])
-        for raw in whole.split(b"\n"):
-            yield from self._message(raw)
-        self._refuse_endless_line()
+        cut = chunk.rfind(b"\n") + 1
+        self._rest += chunk[:cut] if cut else chunk
+        if cut:
+            whole, self._rest = bytes(self._rest), bytearray(chunk[cut:])
+            yield from self._messages(whole)
+        if len(self._rest) > self._max:
+            raise self._too_long(self._line + 1)
 
     def finish(self) -> Iterator[Message]:
         """The last line, if it came without a newline."""
@@ -117,9 +141,49 @@ class Framer:
         if raw:
             yield from self._message(raw)
 
-    def _refuse_endless_line(self) -> None:
-        if len(self._rest) > self._max:
-            raise self._too_long(self._line + 1)
+    def _messages(self, whole: bytes) -> Iterator[Message]:
+        """Messages of whole lines."""
+        has_returns = b"\r" in whole
+        self._one_by_one_until = 0
+        place = 0
+        while place < len(whole):
+            run = None if has_returns else self._run_at(whole, place)
+            if run is not None:
+                self._line += run.rows
+                place += len(run.raw)
+                yield run
+                continue
+            end = whole.index(b"\n", place)
+            yield from self._message(whole[place:end])
+            place = end + 1
+
+    def _run_at(self, whole: bytes, place: int) -> Records | None:
+        """The lines from here on that begin alike, if they are many, and as one of a known stream."""
+        if place < self._one_by_one_until:
+            return None
+        found = BEGINNING.match(whole, place)
+        known = self._beginnings.get(found[0]) if found is not None else None
+        if known is None:
+            return None
+        stream, alike = known
+        run = alike.match(whole, place)
+        if run is None:
+            return None
+        raw = run[0]
+        rows = raw.count(b"\n")
+        if rows < FEWEST_ALIKE or len(raw) > self._max:  # of a long run it is not known how long its lines are
+            self._one_by_one_until = run.end()
+            return None
+        return Records(self._line + 1, stream, raw, rows)
+
+    def _learn(self, record: Record) -> None:
+        """Remember how a line of this stream begins."""
+        found = BEGINNING.match(record.raw)
+        if found is None or found[0] in self._beginnings or len(self._beginnings) >= MOST_BEGINNINGS:
+            return
+        if record.stream.name in self._ambiguous and b'"namespace"' not in found[0]:
+            return
+        self._beginnings[found[0]] = (record.stream, re.compile(b"(?:%s[^\n]*+\n)++" % re.escape(found[0])))
 
     def _too_long(self, line: int) -> BadLineError:
         return BadLineError(
@@ -139,6 +203,8 @@ class Framer:
         if not raw or raw.isspace():
             return
         message = parse_message(raw, line=self._line)
+        if isinstance(message, Record):
+            self._learn(message)
         if message is not None:
             yield message
 
@@ -158,7 +224,7 @@ def parse_message(raw: bytes, *, line: int) -> Message | None:
         if not raw.isascii():
             _require_utf8(raw, line)
         if bytes(body.data)[:1] != b"{":
-            raise _bad_line(line, "the data of its record is no object")
+            raise bad_line(line, "the data of its record is no object")
         return Record(line, StreamId(body.namespace or None, body.stream), raw)
     return _of_kind(envelope.type, raw, line)
 
@@ -176,16 +242,16 @@ def _parse_leniently(raw: bytes, line: int) -> Message | None:
     """What the strict reader refuses (NaN, lone surrogates, an odd envelope), but records may hold."""
     message = _load(raw, line)
     if not isinstance(message, dict) or not isinstance(message.get("type"), str):
-        raise _bad_line(line, "it is not an Airbyte message")
+        raise bad_line(line, "it is not an Airbyte message")
     if message["type"] != "RECORD":
         return _of_kind(message["type"], raw, line)
     body = message.get("record")
     if not isinstance(body, dict) or not isinstance(body.get("stream"), str):
-        raise _bad_line(line, "its record names no stream")
+        raise bad_line(line, "its record names no stream")
     if not isinstance(body.get("data"), dict):
-        raise _bad_line(line, "the data of its record is no object")
+        raise bad_line(line, "the data of its record is no object")
     if not isinstance(body.get("emitted_at"), str):  # numbers are read as their text here
-        raise _bad_line(line, "its record has no emitted_at")
+        raise bad_line(line, "its record has no emitted_at")
     namespace = body.get("namespace")
     return Record(line, StreamId(namespace if isinstance(namespace, str) and namespace else None, body["stream"]), raw)
 
@@ -194,14 +260,14 @@ def _require_utf8(raw: bytes, line: int) -> None:
     try:
         raw.decode()  # the reader above does not look inside ``data``
     except UnicodeDecodeError:
-        raise _bad_line(line, "it is not UTF-8") from None
+        raise bad_line(line, "it is not UTF-8") from None
 
 
 def _load(raw: bytes, line: int) -> Any:
     try:
         return json.loads(raw, parse_int=str)  # as text: Python refuses to read integers of over 4,300 digits
     except (ValueError, RecursionError):
-        raise _bad_line(line, "it is not JSON") from None
+        raise bad_line(line, "it is not JSON") from None
 
 
 def _of_kind(kind: str, raw: bytes, line: int) -> Message | None:
@@ -212,19 +278,19 @@ def _of_kind(kind: str, raw: bytes, line: int) -> Message | None:
     if kind in IGNORED_TYPES:
         return None
     if kind == "RECORD":
-        raise _bad_line(line, "its record has no stream, data or emitted_at")
-    raise _bad_line(line, "its type is not one of the Airbyte protocol")
+        raise bad_line(line, "its record has no stream, data or emitted_at")
+    raise bad_line(line, "its type is not one of the Airbyte protocol")
 
 
 def _parse_state(raw: bytes, line: int) -> State:
     message = _load(raw, line)
     state = message.get("state") if isinstance(message, dict) else None
     if not isinstance(state, dict):
-        raise _bad_line(line, "it is a STATE without a state")
+        raise bad_line(line, "it is a STATE without a state")
     try:
         _decode_object(_decode_object(raw)["state"])  # what with_destination_stats will need
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError):
-        raise _bad_line(line, "it is a STATE that is not strict JSON") from None
+        raise bad_line(line, "it is a STATE that is not strict JSON") from None
     match state.get("type"):
         case "STREAM":
             return _stream_state(state, raw, line)
@@ -234,14 +300,14 @@ def _parse_state(raw: bytes, line: int) -> State:
             data = state.get("data")
             return State(line, None, raw, _digest(["LEGACY", data]) if data else None, is_final=_is_final(data))
         case _:
-            raise _bad_line(line, "its state is neither STREAM, GLOBAL nor LEGACY")
+            raise bad_line(line, "its state is neither STREAM, GLOBAL nor LEGACY")
 
 
 def _stream_state(state: Mapping[str, Any], raw: bytes, line: int) -> State:
     body = state.get("stream")
     stream_id = _descriptor(body)
     if not isinstance(body, Mapping) or stream_id is None:
-        raise _bad_line(line, "its STREAM state names no stream")
+        raise bad_line(line, "its STREAM state names no stream")
     data = body.get("stream_state")
     digest = _digest(["STREAM", *stream_id, data]) if data else None
     return State(line, stream_id, raw, digest, is_final=_is_final(data))
@@ -250,15 +316,15 @@ def _stream_state(state: Mapping[str, Any], raw: bytes, line: int) -> State:
 def _global_state(state: Mapping[str, Any], raw: bytes, line: int) -> State:
     body = state.get("global") or state.get("global_")  # PyAirbyte writes its attribute's name
     if not isinstance(body, Mapping):
-        raise _bad_line(line, "its GLOBAL state has no global part")
+        raise bad_line(line, "its GLOBAL state has no global part")
     entries = body.get("stream_states") or []
     if not isinstance(entries, list):
-        raise _bad_line(line, "its GLOBAL state has no list of stream states")
+        raise bad_line(line, "its GLOBAL state has no list of stream states")
     parts = []
     for entry in entries:
         stream_id = _descriptor(entry)
         if stream_id is None:
-            raise _bad_line(line, "its GLOBAL state has an entry without a stream")
+            raise bad_line(line, "its GLOBAL state has an entry without a stream")
         parts.append([stream_id.namespace or "", stream_id.name, entry.get("stream_state")])
     parts.sort(key=lambda part: (part[0], part[1]))
     shared = body.get("shared_state")
@@ -275,7 +341,7 @@ def _parse_trace(raw: bytes, line: int) -> StreamStatus | None:
         return None
     stream_id = _descriptor(status)
     if stream_id is None:
-        raise _bad_line(line, "its stream status names no stream")
+        raise bad_line(line, "its stream status names no stream")
     return StreamStatus(line, stream_id, status["status"])
 
 
@@ -295,7 +361,8 @@ def _digest(canonical: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _bad_line(line: int, why: str) -> BadLineError:
+def bad_line(line: int, why: str) -> BadLineError:
+    """A line of the input cannot be used."""
     return BadLineError(
         f"Line {line} of the input cannot be used: {why}. Nothing behind the last STATE before it was stored; "
         "look at the source's output there.",

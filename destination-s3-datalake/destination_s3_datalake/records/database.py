@@ -5,13 +5,29 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
+from typing import assert_never
 
 import duckdb
 
 from destination_s3_datalake.errors import InternalError, TransientError
+from destination_s3_datalake.records.schema import (
+    Array,
+    BigInt,
+    Boolean,
+    ColumnType,
+    Date,
+    Decimal,
+    Double,
+    Json,
+    Struct,
+    Text,
+    Timestamp,
+)
 
 THREADS = 2
+LITTLE_MB = 128  # below, only one thread: reading JSON takes a buffer of 32 MB for each
 
 
 @contextmanager
@@ -41,6 +57,20 @@ def open_database(*, memory_limit_mb: int, temp_directory: Path, what: str) -> I
         raise InternalError(f"{what}: it could not be done.", kind=type(error).__name__) from None
 
 
+@cache
+def hash_function() -> int:
+    """Which function ``hash`` is: DuckDB may change it from version to version, and then hashes do not compare.
+
+    It is told by what it makes of a few values of each kind that is hashed.
+    """
+    values = "'a'", "'a text of more than twelve bytes'", "1", "-1.5::DOUBLE", "true", "DATE '2026-01-01'"
+    nested = "{'a': [1, NULL]}", "[{'b': 'c'}]", "1.5::DECIMAL(38, 9)", "TIMESTAMPTZ '2026-01-01 00:00:00+00'"
+    answers = ", ".join(f"hash('name', {value})" for value in (*values, *nested))
+    with closing(duckdb.connect(":memory:")) as database:
+        row = database.execute(f"SELECT hash({answers})").fetchall()[0]
+    return int(row[0])
+
+
 def quoted(name: str) -> str:
     """A name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
@@ -51,13 +81,38 @@ def literal(text: object) -> str:
     return "'" + str(text).replace("'", "''") + "'"
 
 
+def duck_type(kind: ColumnType) -> str:
+    """The type that holds a column's values."""
+    match kind:
+        case Boolean():
+            return "BOOLEAN"
+        case BigInt():
+            return "BIGINT"
+        case Double():
+            return "DOUBLE"
+        case Decimal(precision, scale):
+            return f"DECIMAL({precision},{scale})"
+        case Text() | Json():
+            return "VARCHAR"
+        case Date():
+            return "DATE"
+        case Timestamp(zoned):
+            return "TIMESTAMPTZ" if zoned else "TIMESTAMP"
+        case Struct(fields):
+            return f"STRUCT({', '.join(f'{quoted(item.name)} {duck_type(item.type)}' for item in fields)})"
+        case Array(item):
+            return f"{duck_type(item)}[]"
+        case other:
+            assert_never(other)
+
+
 def _connect(memory_limit_mb: int, temp_directory: Path) -> duckdb.DuckDBPyConnection:
     database = duckdb.connect(
         ":memory:",
         config={
             "memory_limit": f"{max(64, memory_limit_mb)}MB",
             "temp_directory": str(temp_directory / "duckdb"),
-            "threads": min(THREADS, os.cpu_count() or 1),
+            "threads": min(THREADS, os.cpu_count() or 1) if memory_limit_mb >= LITTLE_MB else 1,
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
         },

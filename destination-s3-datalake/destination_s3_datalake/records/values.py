@@ -12,7 +12,7 @@ from __future__ import annotations
 import decimal
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any, Literal, assert_never
@@ -33,6 +33,7 @@ from destination_s3_datalake.records.schema import (
     Timestamp,
 )
 
+Undeclared = Literal["keep", "drop", "fail"]
 NULLED, TRUNCATED = "NULLED", "TRUNCATED"
 BAD, TOO_LARGE = "DESTINATION_SERIALIZATION_ERROR", "DESTINATION_FIELD_SIZE_LIMITATION"
 EPOCH = datetime(1970, 1, 1)  # differences to it are taken without zones
@@ -101,7 +102,7 @@ class Change:
 class Row:
     """One record on its way into a row."""
 
-    undeclared: Literal["keep", "drop", "fail"] = "keep"
+    undeclared: Undeclared = "keep"
     values: dict[str, Any] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=dict)
@@ -126,7 +127,7 @@ class Row:
             self.extra[path] = value
 
 
-def row_of(data: Mapping[str, Any], columns: tuple[Column, ...], undeclared: Literal["keep", "drop", "fail"]) -> Row:
+def row_of(data: Mapping[str, Any], columns: Sequence[Column], undeclared: Undeclared) -> Row:
     """The data of one record as a row of ``columns``."""
     row = Row(undeclared)
     for column in columns:

@@ -10,6 +10,7 @@ from destination_s3_datalake.protocol.catalog import StreamId
 from destination_s3_datalake.protocol.messages import (
     Framer,
     Record,
+    Records,
     State,
     StreamStatus,
     parse_message,
@@ -172,3 +173,33 @@ def test_destination_stats_that_are_there_already_are_replaced():
     raw = stream_state({"a": 1}, destinationStats={"recordCount": 99.0})
     assert json.loads(with_destination_stats(raw, records=1))["state"]["destinationStats"] == {"recordCount": 1.0}
     assert with_destination_stats(raw, records=1).count(b"destinationStats") == 1
+
+
+def namespaced(number: int, namespace: str | None) -> bytes:
+    tail = b"" if namespace is None else b',"namespace":"%s"' % namespace.encode()
+    return b'{"type":"RECORD","record":{"stream":"s","data":{"id":%d},"emitted_at":1%s}}' % (number, tail)
+
+
+def test_many_lines_that_begin_alike_are_taken_together_and_cut_where_another_comes():
+    lines = [*(record(f'{{"id":{n}}}') for n in range(20)), stream_state({"a": 1}), *(record() for _ in range(10))]
+    text = b"".join(line + b"\n" for line in lines)
+    first, run, state, rest = everything(Framer(max_line_bytes=10_000), [text])
+    assert first == Record(1, StreamId(None, "orders"), lines[0])
+    assert run == Records(2, StreamId(None, "orders"), b"".join(line + b"\n" for line in lines[1:20]), 19)
+    assert isinstance(state, State)
+    assert state.line == 21
+    assert rest == Records(22, StreamId(None, "orders"), b"".join(line + b"\n" for line in lines[21:]), 10)
+
+
+@pytest.mark.parametrize("ambiguous", [[], ["s"]])
+def test_lines_whose_namespace_comes_late_are_taken_together_only_if_no_other_stream_has_the_name(ambiguous: list[str]):
+    text = b"".join(namespaced(n, "there") + b"\n" for n in range(20))
+    found = everything(Framer(max_line_bytes=10_000, ambiguous=ambiguous), [text])
+    assert [type(message) for message in found] == ([Record] * 20 if ambiguous else [Record, Records])
+
+
+def test_a_run_of_lines_that_is_longer_than_a_line_may_be_is_looked_at_line_by_line():
+    text = b"".join(record() + b"\n" for _ in range(20))
+    assert [type(message) for message in everything(Framer(max_line_bytes=500), [text])] == [Record] * 20
+    with pytest.raises(BadLineError, match="Line 21 of the input is longer"):
+        everything(Framer(max_line_bytes=500), [text + record('{"x":"' + "a" * 500 + '"}') + b"\n"])

@@ -1,0 +1,282 @@
+"""Two paths, one meaning: whatever the fast path takes is what ``values.py`` says of it, bit for bit.
+
+Lines are made from a seed: every type, nested, with values that fit and values that do not, in the spellings that JSON
+has for one value. They go through ``ingest`` into a real file; what is read back is compared with ``values.row_of``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import struct
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from destination_s3_datalake.protocol.catalog import StreamId
+from destination_s3_datalake.records import values
+from destination_s3_datalake.records.ingest import IngestedFile, IngestJob, WriteOptions, ingest
+from destination_s3_datalake.records.schema import Column, plan_columns
+
+STREAM = StreamId(None, "s")
+ROWS = int(os.environ.get("DIFFERENTIAL_ROWS", "6000"))
+Dice = random.Random
+Make = Callable[[Dice], str]
+
+
+def through(tmp_path: Path, lines: Sequence[bytes], columns: tuple[Column, ...]) -> tuple[IngestedFile, list[Any]]:
+    """What is read back of these lines."""
+    spooled = tmp_path / "lines.jsonl"
+    spooled.write_bytes(b"".join(line + b"\n" for line in lines))
+    options = WriteOptions("zstd", "keep", memory_limit_mb=512, temp_directory=tmp_path)
+    longest = max(map(len, lines))
+    job = IngestJob(STREAM, spooled, len(lines), longest, tmp_path / "out.parquet", columns, 0, 0, options)
+    made = ingest(job)
+    return made, pq.read_table(made.path).to_pylist()
+
+
+def by_value(line: bytes, columns: tuple[Column, ...]) -> tuple[dict[str, Any], str | None, list[tuple[str, str, str]]]:
+    """What the exact path says: values, extra, changes."""
+    record = values.read_json(line.decode())["record"]
+    row = values.row_of(record["data"], columns, "keep")
+    changes = [(change.field, change.change, change.reason) for change in row.changes]
+    return row.values, values.json_text(row.extra) if row.extra else None, changes
+
+
+def bits(value: Any) -> Any:
+    """A value in a form that differs where its bits do: -0.0 from 0.0, 1 from 1.0 and True."""
+    match value:
+        case float():
+            return ("double", struct.pack(">d", value))
+        case dict():
+            return {key: bits(item) for key, item in value.items()}
+        case list():
+            return [bits(item) for item in value]
+        case _ if hasattr(value, "utcoffset") and not isinstance(value, str):
+            epoch = values.EPOCH_UTC if value.tzinfo else values.EPOCH
+            return (value - epoch) // values.MICROSECOND
+        case _:
+            return (type(value).__name__, value)
+
+
+def compare(lines: Sequence[bytes], read: Sequence[dict[str, Any]], columns: tuple[Column, ...]) -> None:
+    assert len(read) == len(lines)
+    for number, (line, row) in enumerate(zip(lines, read, strict=True)):
+        stored, extra, changes = by_value(line, columns)
+        found = {column.name: bits(row[column.name]) for column in columns}
+        wanted = {name: bits(value) for name, value in stored.items()}
+        assert _plain(found) == _plain(wanted), (number, line)
+        assert row["_airbyte_extra"] == extra, (number, line)
+        found_changes = [(c["field"], c["change"], c["reason"]) for c in row["_airbyte_meta"]["changes"]]
+        assert found_changes == changes, (number, line)
+        assert row["_airbyte_extracted_at"].timestamp() == pytest.approx(int(1_700_000_000 + number), abs=1e-6)
+
+
+def _plain(value: Any) -> Any:
+    """Timestamps are integers on one side already."""
+    if isinstance(value, tuple) and value[0] == "int":
+        return value[1]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+# -- values, as the JSON text that a source might send -----------------------------------------------------------------
+
+
+def of(*texts: str) -> Make:
+    return lambda dice: dice.choice(texts)
+
+
+def text(dice: Dice) -> str:
+    letters = [
+        "a",
+        "Z",
+        "0",
+        " ",
+        "é",
+        "日",
+        "😀",
+        '\\"',
+        "\\\\",
+        "\\n",
+        "\\u00e9",
+        "\\/",
+        "'",
+        "$",
+        ":",
+        ",",
+        "}",
+        "{",
+    ]
+    return '"' + "".join(dice.choice(letters) for _ in range(dice.randrange(12))) + '"'
+
+
+def plain_text(dice: Dice) -> str:
+    return '"' + "".join(dice.choice("abcé日 ,:'-1.5") for _ in range(dice.randrange(15))) + '"'
+
+
+def integer(dice: Dice) -> str:
+    return str(dice.choice((0, 1, -1, 42, 2**31, 2**53 + 1, 2**63 - 1, -(2**63), dice.randrange(-(10**9), 10**9))))
+
+
+def number(dice: Dice) -> str:
+    match dice.randrange(4):
+        case 0:
+            return repr(dice.uniform(-1000, 1000))
+        case 1:
+            return repr(round(dice.uniform(-1000, 1000), 2))
+        case 2:
+            return str(dice.randrange(10**6))
+        case _:
+            found = struct.unpack(">d", dice.randbytes(8))[0]
+            return repr(found) if math.isfinite(found) else "1.5"
+
+
+def cents(dice: Dice) -> str:
+    return repr(round(dice.uniform(-1000, 1000), 2))
+
+
+def day(dice: Dice) -> str:
+    return f'"{dice.randrange(1, 10000):04d}-{dice.randrange(1, 13):02d}-{dice.randrange(1, 29):02d}"'
+
+
+def moment(dice: Dice) -> str:
+    zone = dice.choice(("Z", "Z", "Z", "+00:00", "+05:30", "-08:00", "+14:00", ""))
+    fraction = dice.choice(("", "", "", ".5", ".123", ".123456", ".000000"))
+    clock = f"{dice.randrange(24):02d}:{dice.randrange(60):02d}:{dice.randrange(60):02d}"
+    return f'{day(dice)[:-1]}T{clock}{fraction}{zone}"'
+
+
+def wall(dice: Dice) -> str:
+    return f'{day(dice)[:-1]}T{dice.randrange(24):02d}:{dice.randrange(60):02d}:{dice.randrange(60):02d}"'
+
+
+def anything(dice: Dice, depth: int = 3) -> str:
+    scalars = (text, integer, number, of("true", "false", "null"), odd)
+    if depth == 0 or dice.random() < 0.5:
+        return dice.choice(scalars)(dice)
+    inside = [anything(dice, depth - 1) for _ in range(dice.randrange(4))]
+    if dice.random() < 0.5:
+        return f"[{','.join(inside)}]"
+    return "{" + ",".join(f'"{dice.choice("abcd")}":{item}' for item in inside) + "}"
+
+
+def orderly(dice: Dice) -> str:
+    return json.dumps({"k": dice.randrange(100), "l": [dice.random(), "x"], "m": {"n": None}}, separators=(",", ":"))
+
+
+ODD = ("1.50", "1e3", "1E+2", "-0", "-0.0", "0.1234567890123456789", "12345678901234567890", "1e400", "1e-400", "NaN",
+       "Infinity", "-Infinity", '"42"', '"true"', "true", "{}", "[]", "[1]", '{"a":1,"a":2}', '"\\ud800"', '"\\u0000"',
+       '"\\u001f"', '"2024-02-30"', '"24:00:00"', '"infinity"', '"epoch"', '"2024-01-01"', '"2024-01-01T24:00:00Z"',
+       '"2024-01-01T00:00:60Z"', '"2024-01-01T00:00:00.1234567Z"', '"10000-01-01T00:00:00Z"',
+       '"0001-01-01T00:00:00+14:00"',
+       '"-0001-01-01"', '"2024-1-1"', '" 1"', '""', "9223372036854775808", "1.0", "100000000000000000000000.5",
+       "4.9e-324", "1.7976931348623157e308", "123456789012345678", "0.1e1", '"1970-01-01T00:00Z"', '"NaN"')  # fmt: skip
+odd = of(*ODD)
+
+
+def field(schema: Any, usual: Make, *, odd_share: float = 0.02, null: float = 0.1, absent: float = 0.0) -> Any:
+    return schema, usual, odd_share, null, absent
+
+
+STRING, NUMBER, DATE_TIME = {"type": "string"}, {"type": "number"}, {"type": "string", "format": "date-time"}
+GEO = {"type": "object", "properties": {"lat": NUMBER}}
+INNER = {"type": "object", "properties": {"street": STRING, "no": {"type": "integer"}, "geo": GEO}}
+
+
+def inner(dice: Dice) -> str:
+    geo = f'{{"lat":{number(dice)}}}' if dice.random() < 0.9 else "null"
+    more = f',"undeclared":{anything(dice, 1)}' if dice.random() < 0.1 else ""
+    return f'{{"street":{plain_text(dice)},"no":{integer(dice)},"geo":{geo}{more}}}'
+
+
+def some(make: Make, most: int = 4) -> Make:
+    return lambda dice: f"[{','.join(make(dice) for _ in range(dice.randrange(most)))}]"
+
+
+FIELDS: dict[str, Any] = {
+    "id": field({"type": "integer"}, integer, null=0.0),
+    "name": field(STRING, plain_text),
+    "body": field({"type": ["null", "string"]}, text),
+    "amount": field({"type": "number"}, number),
+    "on": field({"type": "boolean"}, of("true", "false")),
+    "day": field({"type": "string", "format": "date"}, day),
+    "at": field(DATE_TIME, moment),
+    "wall": field({**DATE_TIME, "airbyte_type": "timestamp_without_timezone"}, wall),
+    "big": field({"type": "integer", "airbyte_type": "big_integer"}, integer),
+    "money": field({"type": "string", "airbyte_type": "big_number"}, lambda dice: f'"{cents(dice)}"'),
+    "any": field({}, anything),
+    "free": field({"type": "object"}, orderly),
+    "place": field(INNER, inner),
+    "tags": field({"type": "array", "items": STRING}, some(plain_text)),
+    "points": field({"type": "array", "items": {"type": "number"}}, some(number)),
+    "places": field({"type": "array", "items": INNER}, some(inner, 3)),
+    "grid": field({"type": "array", "items": {"type": "array", "items": {"type": "integer"}}}, some(some(integer))),
+    "sparse": field(STRING, plain_text, absent=0.7),
+    "a.b c'd": field({"type": "integer"}, integer),
+}  # fmt: skip
+
+
+def schema_of(fields: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": {name: described[0] for name, described in fields.items()}}
+
+
+def line(number: int, fields: dict[str, Any], dice: Dice, *, shuffles: bool, spaces: bool, undeclared: float) -> bytes:
+    pairs = []
+    for name, (_, usual, odd_share, null, absent) in fields.items():
+        if dice.random() < absent:
+            continue
+        roll = dice.random()
+        value = odd(dice) if roll < odd_share else "null" if roll < odd_share + null else usual(dice)
+        pairs.append((name, value))
+    if dice.random() < undeclared:
+        pairs.insert(dice.randrange(len(pairs) + 1), ("undeclared", anything(dice, 2)))
+    if dice.random() < 0.005:
+        pairs.append(dice.choice(pairs))
+    if shuffles:
+        dice.shuffle(pairs)
+    comma, colon = (", ", ": ") if spaces else (",", ":")
+    data = "{" + comma.join(f"{json.dumps(name)}{colon}{value}" for name, value in pairs) + "}"
+    at = 1_700_000_000_000 + 1000 * number
+    parts = [f'"stream"{colon}"s"', f'"data"{colon}{data}', f'"emitted_at"{colon}{at}']
+    record = "{" + comma.join(parts) + "}"
+    return f'{{"type"{colon}"RECORD"{comma}"record"{colon}{record}}}'.encode()
+
+
+def lines_of(fields: dict[str, Any], dice: Dice, rows: int, **how: Any) -> list[bytes]:
+    usual = {"shuffles": False, "spaces": False, "undeclared": 0.05, **how}
+    return [line(n, fields, dice, **usual) for n in range(rows)]
+
+
+@pytest.mark.parametrize("how", [{}, {"spaces": True}, {"undeclared": 1.0}, {"shuffles": True}], ids=str)
+def test_lines_of_every_type_are_what_the_exact_path_says(tmp_path: Path, how: dict[str, Any]):
+    columns = plan_columns(schema_of(FIELDS), existing=(), known_names={}, stream="s").columns
+    lines = lines_of(FIELDS, random.Random(repr(how)), ROWS // 4, **how)
+    _, read = through(tmp_path, lines, columns)
+    compare(lines, read, columns)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_single_field_with_many_odd_values_is_what_the_exact_path_says(tmp_path: Path, name: str):
+    schema, usual, _, null, absent = FIELDS[name]
+    fields = {"id": FIELDS["id"], name: field(schema, usual, odd_share=0.3, null=null, absent=absent)}
+    columns = plan_columns(schema_of(fields), existing=(), known_names={}, stream="s").columns
+    lines = lines_of(fields, random.Random(name), ROWS // 6)
+    _, read = through(tmp_path, lines, columns)
+    compare(lines, read, columns)
+
+
+def test_most_ordinary_lines_take_the_fast_path(tmp_path: Path):
+    usual = {**FIELDS, "amount": field(NUMBER, cents), "points": field({"type": "array", "items": NUMBER}, some(cents))}
+    fields = {name: field(schema, make, odd_share=0.0, absent=absent) for name, (schema, make, _, _, absent)
+              in usual.items() if name not in ("body", "any", "place", "places")}  # fmt: skip
+    columns = plan_columns(schema_of(fields), existing=(), known_names={}, stream="s").columns
+    lines = lines_of(fields, random.Random(7), 2000, undeclared=0.0)
+    made, read = through(tmp_path, lines, columns)
+    compare(lines, read, columns)
+    assert made.exact_rows < 100
