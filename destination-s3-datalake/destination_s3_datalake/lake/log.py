@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple, assert_never
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from destination_s3_datalake.config import FormatType
 from destination_s3_datalake.errors import ConfigError, InternalError
 from destination_s3_datalake.lake.layout import epoch_of_folder
 from destination_s3_datalake.records.schema import GlueColumn
@@ -82,6 +83,7 @@ class Commit(EntryBase):
     """Where the files are: the live folder, one that a swap will publish, or ``stage``."""
     is_staged: bool = False
     """Whether the rows wait in ``stage`` for a merge by key."""
+    file_format: FormatType = "parquet"
     generation: int | None
     files: tuple[DataFile, ...]
     segments: tuple[Segment, ...]
@@ -112,6 +114,7 @@ class Swap(EntryBase):
     folder: str
     columns: tuple[GlueColumn, ...]
     names: dict[str, str]
+    file_format: FormatType = "parquet"
     generation: int | None
     upto: int
     """Seq of the last commit before this entry: none up to there is ever completed again. -1 for none."""
@@ -138,6 +141,7 @@ class Adopt(EntryBase):
     names: dict[str, str]
     files: tuple[StoredFile, ...]
     rows: int | None = None
+    file_format: Literal["parquet"] = "parquet"
     replaces: Literal[False] = False
     generation: None = None
     upto: int = -1
@@ -295,6 +299,11 @@ class TableState(BaseModel):
     def folder(self) -> str | None:
         """The live folder."""
         return self.swap.folder if self.swap else None
+
+    @property
+    def file_format(self) -> FormatType | None:
+        """Format of the live folder's files; None if there is no folder yet."""
+        return self.swap.file_format if self.swap else None
 
     @property
     def tombstones(self) -> str | None:

@@ -23,7 +23,8 @@ import orjson
 from destination_s3_datalake.errors import ConfigError
 from destination_s3_datalake.lake.rewrite import Workshop, parquet
 from destination_s3_datalake.records.database import literal, open_database, quoted
-from destination_s3_datalake.records.ingest import EXTRA, EXTRACTED_AT, parquet_options
+from destination_s3_datalake.records.files import copy_options
+from destination_s3_datalake.records.ingest import EXTRA, EXTRACTED_AT
 from destination_s3_datalake.records.schema import Column, Json, Struct
 from destination_s3_datalake.records.values import escaped
 
@@ -194,7 +195,7 @@ class _Merge:
         target = self._workshop.folder / "merged"
         self._database.execute(
             f"COPY (SELECT * EXCLUDE (file) FROM ({rows}) {f'ORDER BY {order}' if order else ''}) TO {literal(target)} "
-            f"({parquet_options(self._workshop.compression)}, FILE_SIZE_BYTES '{self._workshop.target_file_mb}MB')"
+            f"({copy_options(self._workshop.files)}, FILE_SIZE_BYTES '{self._workshop.target_file_mb}MB')"
         )
         return tuple(sorted(target.iterdir()))
 
@@ -208,7 +209,7 @@ class _Merge:
         if not self._database.execute(f"SELECT count(*) FROM ({rows})").fetchall()[0][0]:
             return None
         target = self._workshop.folder / "tombstones.parquet"
-        self._database.execute(f"COPY ({rows}) TO {literal(target)} ({parquet_options(self._workshop.compression)})")
+        self._database.execute(f"COPY ({rows}) TO {literal(target)} ({copy_options(self._workshop.files)})")
         return target
 
     def _narrow(self, files: Sequence[Path], *, kind: int) -> str:

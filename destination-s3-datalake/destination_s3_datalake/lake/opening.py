@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from destination_s3_datalake.config import FormatType
 from destination_s3_datalake.errors import ConfigError, TransientError
 from destination_s3_datalake.lake import glue, log
 from destination_s3_datalake.lake.garbage import Retention
@@ -140,11 +141,10 @@ def _is_to_adopt(lake: Lake, state: TableState | None, table: GlueTable) -> bool
 
 
 def _require_adoptable(name: TableName, layout: Layout, table: GlueTable) -> None:
-    serde = str(table.definition.get("StorageDescriptor", {}).get("SerdeInfo", {}).get("SerializationLibrary", ""))
     root = f"s3://{layout.bucket}/"
     reasons = {
         "it is partitioned": bool(table.definition.get("PartitionKeys")),
-        "its files are not Parquet": "parquet" not in serde.lower(),
+        "its files are not Parquet": "parquet" not in table.serde.lower(),
         f"its Location is not a folder of the bucket {layout.bucket}": not table.location.startswith(root)
         or not table.location.removeprefix(root).strip("/"),
         "new folders would lie below its Location (choose another s3_bucket_path)": f"{root}{layout.data}".startswith(
@@ -320,10 +320,22 @@ def _abort_uploads(lake: Lake, layout: Layout, table: Table) -> None:
 
 
 def create_if_new(
-    table: Table, *, columns: tuple[GlueColumn, ...], names: dict[str, str], generation: int | None
+    table: Table,
+    *,
+    columns: tuple[GlueColumn, ...],
+    names: dict[str, str],
+    file_format: FormatType,
+    generation: int | None,
 ) -> bool:
     """Publish an empty folder for a table that has none yet; whether it was new."""
     if table.state.swap is not None:
         return False
-    table.swap(folder=table.new_folder(), columns=columns, names=names, generation=generation, replaces=False)
+    table.swap(
+        folder=table.new_folder(),
+        columns=columns,
+        names=names,
+        file_format=file_format,
+        generation=generation,
+        replaces=False,
+    )
     return True

@@ -103,10 +103,12 @@ def _state_of(
     mine = {*ours_in(table), *(column.Name for column in META), EXTRA.Name}
     columns = tuple(column for column in table.columns if column.Name in mine)
     generation = table.parameters.get(glue.GENERATION)
+    file_format = glue.format_of(table) or "parquet"
     files = tuple(StoredFile(key=found.key, bytes=found.size) for found in live)
     swap = Swap(
         seq=seq, epoch=seq, uid=uuid.uuid4().hex, log_id=log_id, time=datetime.now(UTC).isoformat(), folder=folder,
-        columns=columns, names=names, generation=None, upto=seq, replaces=False, files=files, tombstones=tombstones,
+        columns=columns, names=names, file_format=file_format, generation=None, upto=seq, replaces=False, files=files,
+        tombstones=tombstones,
     )  # fmt: skip
     return TableState(
         log_id=log_id,
@@ -127,7 +129,8 @@ def _state_of(
 def _claim(lake: Lake, name: TableName, table: GlueTable, state: TableState) -> None:
     """Let Glue name the new log, on top of whatever stands there now."""
     parameters = {glue.LOG_ID: state.log_id, glue.SEQ: str(state.next_seq - 1)}
-    definition = glue.with_columns(table.definition, state.columns, parameters)
+    file_format = state.file_format or "parquet"
+    definition = glue.with_columns(table.definition, state.columns, parameters, file_format)
     try:
         lake.catalog.update_table(name.database, definition, version=table.version)
     except glue.TableMovedError:

@@ -13,12 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from destination_s3_datalake.config import FormatType
 from destination_s3_datalake.errors import ConfigError
-from destination_s3_datalake.lake import log
+from destination_s3_datalake.lake import glue, log
+from destination_s3_datalake.lake.layout import suffix_of
 from destination_s3_datalake.lake.s3 import ListedObject
 from destination_s3_datalake.lake.table import Table
+from destination_s3_datalake.records import text_files
 from destination_s3_datalake.records.database import literal, open_database
-from destination_s3_datalake.records.ingest import parquet_options
+from destination_s3_datalake.records.files import FileOptions, copy_options
 from destination_s3_datalake.records.schema import GlueColumn
 
 COPIES_AT_ONCE = 8
@@ -30,7 +33,7 @@ class Workshop:
 
     folder: Path
     memory_limit_mb: int
-    compression: str
+    files: FileOptions
     target_file_mb: int
 
     def new_folder(self, name: str) -> Path:
@@ -61,6 +64,7 @@ def publish(
     includes: Sequence[log.Commit],
     columns: tuple[GlueColumn, ...],
     names: dict[str, str],
+    file_format: FormatType,
     generation: int | None,
     replaces: bool,
 ) -> int:
@@ -73,6 +77,7 @@ def publish(
         folder=folder,
         columns=columns,
         names=names,
+        file_format=file_format,
         generation=generation,
         replaces=replaces,
         includes=includes,
@@ -86,7 +91,7 @@ def publish(
 
 def fetch(table: Table, objects: Sequence[ListedObject], folder: Path) -> list[Path]:
     """The objects as local files, in their order."""
-    paths = [folder / f"{number:08d}.parquet" for number in range(len(objects))]
+    paths = [folder / f"{number:08d}{suffix_of(found.key)}" for number, found in enumerate(objects)]
     for found, path in zip(objects, paths, strict=True):
         table.download(found.key, path)
     return paths
@@ -97,10 +102,10 @@ def objects_of(commits: Sequence[log.Commit]) -> list[ListedObject]:
     return [ListedObject(file.key, file.bytes) for commit in commits for file in commit.files]
 
 
-def join(table: Table, pending: Sequence[log.Commit]) -> None:
+def join(table: Table, pending: Sequence[log.Commit], workshop: Workshop) -> None:
     """Bring the rows of a refresh that was cancelled, or that wait for a merge which will not come, into the table.
 
-    Every file is copied server side.
+    Every file is copied server side, but for files whose columns are known by their place and stand in other places.
 
     Raises:
         ConfigError: they have columns of other types than the table.
@@ -108,12 +113,22 @@ def join(table: Table, pending: Sequence[log.Commit]) -> None:
     state = table.state
     live = table.live_objects()
     rows = None if state.rows is None else state.rows + sum(commit.rows for commit in pending)
+    columns, came = columns_with(table, pending), objects_of(pending)
+    file_format = state.file_format or "parquet"
+    before, after = ([column.Name for column in found] for found in (log.columns_of(pending), columns))
+    written: tuple[Path, ...] = ()
+    if file_format in glue.BY_PLACE and after[: len(before)] != before:
+        paths = fetch(table, came, workshop.new_folder("came"))
+        places = [before.index(name) if name in before else None for name in after]
+        written = tuple(text_files.with_places(path, workshop.folder / path.name, places) for path in paths)
+        came = []
     publish(
         table,
-        Rewritten((*live, *objects_of(pending)), (), rows, tombstones=state.tombstones),
+        Rewritten((*live, *came), written, rows, tombstones=state.tombstones),
         includes=pending,
-        columns=columns_with(table, pending),
+        columns=columns,
         names=log.names_of(pending, state.names),
+        file_format=file_format,
         generation=None,
         replaces=False,
     )
@@ -142,20 +157,24 @@ def compact(table: Table, small: Sequence[ListedObject], rest: Sequence[ListedOb
     """Write the many small files of the table as few full ones; the rest is taken over."""
     state = table.state
     paths = fetch(table, small, workshop.new_folder("small"))
-    written = workshop.folder / "compacted"
-    with open_database(
-        memory_limit_mb=workshop.memory_limit_mb // 2, temp_directory=workshop.folder, what="Joining small files"
-    ) as database:
-        database.execute(
-            f"COPY (SELECT * FROM {parquet(paths)}) TO {literal(written)} "
-            f"({parquet_options(workshop.compression)}, FILE_SIZE_BYTES '{workshop.target_file_mb}MB')"
-        )
+    written = workshop.new_folder("compacted")
+    if state.file_format == "parquet":
+        with open_database(
+            memory_limit_mb=workshop.memory_limit_mb // 2, temp_directory=workshop.folder, what="Joining small files"
+        ) as database:
+            database.execute(
+                f"COPY (SELECT * FROM {parquet(paths)}) TO {literal(written)} "
+                f"({copy_options(workshop.files)}, FILE_SIZE_BYTES '{workshop.target_file_mb}MB')"
+            )
+    else:
+        text_files.join(paths, written, suffix=workshop.files.suffix, target_bytes=workshop.target_file_mb << 20)
     publish(
         table,
         Rewritten(tuple(rest), tuple(sorted(written.iterdir())), state.rows, state.unique_by, state.tombstones),
         includes=(),
         columns=state.columns,
         names=state.names,
+        file_format=state.file_format or "parquet",
         generation=None,
         replaces=False,
     )

@@ -18,11 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
+from destination_s3_datalake.config import FormatType
 from destination_s3_datalake.errors import ConfigError, FencedError, TransientError
 from destination_s3_datalake.lake import garbage, glue, log, replay
 from destination_s3_datalake.lake.garbage import Retention
 from destination_s3_datalake.lake.glue import Catalog, GlueTable, TableMovedError
-from destination_s3_datalake.lake.layout import Layout
+from destination_s3_datalake.lake.layout import Layout, suffix_of
 from destination_s3_datalake.lake.log import Adopt, Segment, Swap, TableState
 from destination_s3_datalake.lake.s3 import Bucket, ListedObject, NoSuchUploadError
 from destination_s3_datalake.lake.table_log import TableLog
@@ -102,7 +103,7 @@ class Table:
 
     def take_over(self, source: str, folder: str, *, size: int) -> log.StoredFile:
         """Copy a data file into ``folder``, which is of this writer alone, server side."""
-        key = self._new_key(folder)
+        key = self._new_key(folder, suffix_of(source))
         self._bucket.copy(source, key, size=size)
         return log.StoredFile(key=key, bytes=size)
 
@@ -124,10 +125,10 @@ class Table:
         Raises:
             FencedError: somebody aborted the upload.
         """
-        return self._upload(path, self._new_key(folder), rows=rows)
+        return self._upload(path, self._new_key(folder, suffix_of(path.name)), rows=rows)
 
-    def _new_key(self, folder: str) -> str:
-        return self._layout.data_file(folder, self.state.next_seq, self.epoch, secrets.token_hex(4))
+    def _new_key(self, folder: str, suffix: str) -> str:
+        return self._layout.data_file(folder, self.state.next_seq, self.epoch, secrets.token_hex(4), suffix)
 
     def _upload(self, path: Path, key: str, *, rows: int) -> log.DataFile:
         size = path.stat().st_size
@@ -155,6 +156,7 @@ class Table:
         *,
         folder: str,
         is_staged: bool = False,
+        file_format: FormatType,
         files: Sequence[log.DataFile],
         segments: Sequence[Segment],
         hashes: replay.Hashes,
@@ -182,8 +184,8 @@ class Table:
         entry = self._log.append_or_stop(
             lambda seq, uid, now: log.Commit(
                 seq=seq, epoch=self.epoch, uid=uid, log_id=self.state.log_id, time=now, folder=folder,
-                is_staged=is_staged, generation=generation, files=tuple(files), segments=tuple(segments),
-                replay_key=replay_key,
+                is_staged=is_staged, file_format=file_format, generation=generation, files=tuple(files),
+                segments=tuple(segments), replay_key=replay_key,
                 columns=columns, names=dict(names) if names is not None else None, applied_upto=self._applied,
             )
         )  # fmt: skip
@@ -198,6 +200,7 @@ class Table:
         folder: str,
         columns: tuple[GlueColumn, ...],
         names: Mapping[str, str],
+        file_format: FormatType,
         generation: int | None,
         replaces: bool,
         includes: Sequence[log.Commit] = (),
@@ -221,7 +224,8 @@ class Table:
         entry = self._log.append_or_stop(
             lambda seq, uid, now: log.Swap(
                 seq=seq, epoch=self.epoch, uid=uid, log_id=self.state.log_id, time=now, folder=folder,
-                columns=columns, names=dict(names), generation=generation, upto=upto, replaces=replaces,
+                columns=columns, names=dict(names), file_format=file_format, generation=generation, upto=upto,
+                replaces=replaces,
                 includes=tuple(commit.seq for commit in includes), files=None if files is None else tuple(files),
                 rows=rows, unique_by=unique_by, tombstones=tombstones,
             )
@@ -267,9 +271,15 @@ class Table:
             self._move(swap)
             return f"The Location of {self.name} had been changed in Glue; it was set back to the committed folder."
         present = {column.Name: column.Type for column in table.columns}
-        if any(present.get(column.Name) != column.Type for column in self.state.columns):
+        mine = {column.Name for column in self.state.columns}
+        in_order = [column.Name for column in table.columns if column.Name in mine]
+        out_of_place = swap.file_format in glue.BY_PLACE and in_order != [c.Name for c in self.state.columns]
+        if out_of_place or any(present.get(column.Name) != column.Type for column in self.state.columns):
             self._move(swap)
             return f"Columns of {self.name} had been changed in Glue; they were set back to those of its files."
+        if table.serde != glue.STORAGE[swap.file_format].serde:
+            self._move(swap)
+            return f"The SerDe of {self.name} had been changed in Glue; it was set back to that of its files."
         return None
 
     def columns_in_glue(self) -> tuple[GlueColumn, ...]:
@@ -287,7 +297,8 @@ class Table:
             self._require_ours(table)
             present = {column.Name: column.Type for column in table.columns}
             if any(present.get(column.Name) != column.Type for column in columns):
-                definition = glue.with_columns(table.definition, columns, parameters)
+                file_format = self.state.file_format or "parquet"
+                definition = glue.with_columns(table.definition, columns, parameters, file_format)
                 self._catalog.update_table(self.name.database, definition, version=table.version)
 
         self._insist(change)
@@ -348,7 +359,13 @@ class Table:
 
         def change(table: GlueTable | None) -> None:
             if table is None:
-                definition = glue.new_table(self.name.table, location=location, columns=columns, parameters=parameters)
+                definition = glue.new_table(
+                    self.name.table,
+                    location=location,
+                    columns=columns,
+                    parameters=parameters,
+                    file_format=swap.file_format,
+                )
                 self._catalog.create_table(self.name.database, definition)
                 return
             self._require_ours(table)
@@ -359,7 +376,11 @@ class Table:
                 )
             gone = ours_in(table) - {column.Name for column in columns} if swap.replaces else frozenset()
             definition = glue.moved(
-                without_columns(table.definition, gone), location=location, columns=columns, parameters=parameters
+                without_columns(table.definition, gone),
+                location=location,
+                columns=columns,
+                parameters=parameters,
+                file_format=swap.file_format,
             )
             if definition != table.definition:
                 self._catalog.update_table(self.name.database, definition, version=table.version)

@@ -1,7 +1,8 @@
-"""Spooled record lines of one stream -> one closed Parquet file, each value exactly as ``values.py`` decides.
+"""Spooled record lines of one stream -> closed data files, each value exactly as ``values.py`` decides.
 
 Rows are converted in batches of bounded size, kept in a DuckDB temporary table that spills to the spool's folder,
-hashed and written there: DuckDB's own COPY is what stays within a memory limit. Rows keep their order of arrival.
+hashed and written there (``files.py``): DuckDB's own COPY is what stays within a memory limit. Rows keep their order
+of arrival.
 
 The hash of a row is the first 8 bytes of the MD5 of the JSON text of what is stored of its record, the originals in
 ``_airbyte_extra`` included, and neither times nor ids: the same record gives the same hash in every try.
@@ -20,8 +21,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from destination_s3_datalake.errors import DataError, InternalError
-from destination_s3_datalake.records import values
-from destination_s3_datalake.records.database import literal, open_database, quoted
+from destination_s3_datalake.records import files, values
+from destination_s3_datalake.records.database import open_database, quoted
 from destination_s3_datalake.records.schema import (
     Array,
     BigInt,
@@ -39,8 +40,6 @@ from destination_s3_datalake.records.schema import (
 
 Hashes = NDArray[np.uint64]
 BATCH_BYTES = 8 << 20
-CODECS: dict[str, str] = {"none": "uncompressed", "lz4": "lz4_raw"}  # where DuckDB has other names
-ROW_GROUP_BYTES = 128 << 20
 META_TYPE = pa.struct(
     [
         ("sync_id", pa.int64()),
@@ -54,7 +53,7 @@ EXTRACTED_AT, META, EXTRA = "_airbyte_extracted_at", "_airbyte_meta", "_airbyte_
 class WriteOptions:
     """How files are written."""
 
-    compression: Literal["zstd", "snappy", "gzip", "lz4", "brotli", "none"]
+    files: files.FileOptions
     undeclared_fields: Literal["keep", "drop", "fail"]
     memory_limit_mb: int
     temp_directory: Path
@@ -74,22 +73,14 @@ class IngestJob:
 
 
 @dataclass(frozen=True, slots=True)
-class IngestedFile:
-    """What was written. ``hashes`` and ``kept`` have one item per input row, in order; ``rows`` are the kept ones."""
+class Ingested:
+    """What was written. ``hashes`` and ``kept`` have one item per input row, in order; the files hold the kept ones."""
 
-    path: Path
-    rows: int
-    bytes: int
+    files: tuple[files.WrittenFile, ...]
     hashes: Hashes
     kept: NDArray[np.bool_]
     changed_rows: int
     has_extra: bool
-
-
-def parquet_options(compression: str) -> str:
-    """The options of COPY for our Parquet files."""
-    codec = CODECS.get(compression, compression)
-    return f"FORMAT parquet, COMPRESSION {codec}, ROW_GROUP_SIZE_BYTES {ROW_GROUP_BYTES}"
 
 
 def keep_all(hashes: Hashes) -> NDArray[np.bool_]:
@@ -97,7 +88,7 @@ def keep_all(hashes: Hashes) -> NDArray[np.bool_]:
     return np.ones(len(hashes), dtype=np.bool_)
 
 
-def ingest(job: IngestJob, keep: Callable[[Hashes], NDArray[np.bool_]] = keep_all) -> IngestedFile:
+def ingest(job: IngestJob, keep: Callable[[Hashes], NDArray[np.bool_]] = keep_all) -> Ingested:
     """Convert a file of lines. ``keep`` gets the hashes of all rows in order and says which are stored.
 
     No file is written if none is.
@@ -118,7 +109,7 @@ def ingest(job: IngestJob, keep: Callable[[Hashes], NDArray[np.bool_]] = keep_al
 
 def _ingest(
     job: IngestJob, keep: Callable[[Hashes], NDArray[np.bool_]], database: duckdb.DuckDBPyConnection
-) -> IngestedFile:
+) -> Ingested:
     schema = _arrow_schema(job.columns)
     changed_rows = 0
     for number, batch in enumerate(_batches(job, schema)):
@@ -133,10 +124,8 @@ def _ingest(
     rows = int(kept.sum())
     # Everything is fetched: DuckDB refuses other work on a connection while a result has rows left.
     has_extra = bool(database.execute(f"SELECT count({EXTRA}) > 0 FROM rows").fetchall()[0][0])
-    if rows:
-        _copy(job, database, None if rows == job.rows else kept)
-    size = job.target.stat().st_size if rows else 0
-    return IngestedFile(job.target, rows, size, hashes, kept, changed_rows, has_extra)
+    written = _copy(job, database, None if rows == job.rows else kept) if rows else []
+    return Ingested(tuple(written), hashes, kept, changed_rows, has_extra)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +189,9 @@ def _hashes(database: duckdb.DuckDBPyConnection, columns: Sequence[Column]) -> H
     return np.ascontiguousarray(found, dtype=np.uint64)
 
 
-def _copy(job: IngestJob, database: duckdb.DuckDBPyConnection, kept: NDArray[np.bool_] | None) -> None:
+def _copy(
+    job: IngestJob, database: duckdb.DuckDBPyConnection, kept: NDArray[np.bool_] | None
+) -> list[files.WrittenFile]:
     source = "rows"
     if kept is not None:
         database.register("kept", pa.table({"keep": pa.array(kept)}))
@@ -209,9 +200,7 @@ def _copy(job: IngestJob, database: duckdb.DuckDBPyConnection, kept: NDArray[np.
     columns = f"""
         uuidv7()::VARCHAR AS _airbyte_raw_id, {EXTRACTED_AT},
         {int(job.generation_id)}::BIGINT AS _airbyte_generation_id, {META}, {EXTRA}{", " if names else ""}{names}"""
-    database.execute(
-        f"COPY (SELECT {columns} FROM {source}) TO {literal(job.target)} ({parquet_options(job.options.compression)})"
-    )
+    return files.write(database, f"SELECT {columns} FROM {source}", job.target, job.options.files)
 
 
 def _arrow_schema(columns: Sequence[Column]) -> pa.Schema:

@@ -166,6 +166,14 @@ def plan_columns(
     return ColumnPlan(tuple(columns), glue, ours if existing else names)
 
 
+def without_nesting(json_schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema with every field that would be a struct or an array declared as any value: JSON text."""
+    properties = json_schema.get("properties")
+    fields = properties.items() if isinstance(properties, Mapping) else ()
+    flat = {name: {} if isinstance(column_type(schema), Struct | Array) else schema for name, schema in fields}
+    return {**json_schema, "properties": flat}
+
+
 def column_type(schema: Any) -> ColumnType:
     """The type of one field's JSON Schema."""
     if not isinstance(schema, Mapping):
