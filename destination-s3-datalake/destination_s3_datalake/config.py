@@ -136,6 +136,33 @@ FormatType = Literal["parquet", "jsonl", "csv"]
 Format = Annotated[ParquetFormat | JsonlFormat | CsvFormat, Field(discriminator="format_type")]
 
 
+class Partition(Form):
+    """A partition key of one stream's table."""
+
+    model_config = ConfigDict(title="Partition key")
+    stream: str = _ask(
+        min_length=1, examples=["orders"], **_field(0, "Stream", "Name of the stream, or namespace.name of it.")
+    )
+    field: str = _ask(
+        min_length=1, examples=["created_at"], **_field(1, "Field", "Top-level field that the key comes from.")
+    )
+    transform: str = _ask(
+        pattern=r"^(identity|year|month|day|hour|truncate\[[1-9][0-9]{0,8}\]|bucket\[[1-9][0-9]{0,8}\])$",
+        examples=["identity", "day", "truncate[10]", "bucket[16]"],
+        **_field(
+            2,
+            "Transform",
+            "identity; year, month, day, hour (UTC) of a date or time; truncate[n]: the first n characters, or the "
+            "multiple of n below; bucket[n]: one of n buckets.",
+        ),
+    )
+    name: str = _ask(
+        pattern=r"^[a-z][a-z0-9_]{0,99}$",
+        examples=["created_on"],
+        **_field(3, "Name", "Name of the key, a column of its own: lower case, not that of a field."),
+    )
+
+
 class BucketDefault(Form):
     """Whatever the bucket says."""
 
@@ -224,6 +251,14 @@ class Config(Form):
     )
     format: Format = _ask(
         ParquetFormat(format_type="parquet"), **_field(8, "Format", "Format of the data files.", type="object")
+    )
+    partitioning: tuple[Partition, ...] = _ask(
+        (),
+        **_field(
+            32,
+            "Partitioning",
+            "Partition keys of tables, in their order. The keys of a table that exists cannot be changed.",
+        ),
     )
     encryption: Encryption = _ask(
         BucketDefault(encryption_type="bucket_default"),

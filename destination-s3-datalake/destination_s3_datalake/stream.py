@@ -7,7 +7,9 @@ STATE (``Mark``) and none behind it, so that a crash leaves a prefix of what arr
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,13 +28,14 @@ from destination_s3_datalake.lake.opening import Lake, Opening
 from destination_s3_datalake.lake.repair import repair_table
 from destination_s3_datalake.lake.replay import ReplayFilter
 from destination_s3_datalake.lake.rewrite import Workshop
-from destination_s3_datalake.lake.table import Table
+from destination_s3_datalake.lake.table import UPLOADS_AT_ONCE, Table
 from destination_s3_datalake.output import Output
 from destination_s3_datalake.protocol.catalog import Intent, StreamId, StreamPlan, intent_of
 from destination_s3_datalake.protocol.messages import Record, State
 from destination_s3_datalake.records import names
-from destination_s3_datalake.records.files import FileOptions, by_place
+from destination_s3_datalake.records.files import FileOptions, WrittenFile, by_place
 from destination_s3_datalake.records.ingest import IngestJob, WriteOptions, ingest
+from destination_s3_datalake.records.partitions import PartitionKey, partition_keys
 from destination_s3_datalake.records.schema import EXTRA, META, ColumnPlan, GlueColumn, plan_columns, without_nesting
 
 FIRST_RATIO = 5.0  # raw JSON to Parquet, until the first file tells
@@ -82,6 +85,7 @@ class StreamSync:
         self._format = config.format.format_type
         self._extra_is_new = self._format in glue.BY_PLACE  # every file has it then, in its place
         self._contest: merging.Contest | None = None
+        self._keys: tuple[PartitionKey, ...] = ()
         self._said_columns: tuple[GlueColumn, ...] | None = None
         self._filter = ReplayFilter(())
         self._folder = ""
@@ -156,6 +160,7 @@ class StreamSync:
             columns=columns.glue_columns,
             names=dict(columns.names),
             file_format=self._format,
+            partitioning=self._keys,
             generation=plan.generation,
         )
         self._table, self._columns = table, columns
@@ -363,12 +368,15 @@ class StreamSync:
             # The log's order, not that of Glue, which others may change.
             order = by_place([c.Name for c in there], [c.Name for c in state.columns] if state and existing else [])
             there = tuple(sorted(there, key=lambda column: order.index(column.Name)))
+        known = log.names_of(pending, state.names if state else {})
         columns = plan_columns(
             schema,
             existing=there,
-            known_names=log.names_of(pending, state.names if state else {}),
+            known_names=known,
             stream=str(self._plan.id),
+            reserved=[key.name for key in state.partitioning] if state else [],
         )
+        self._keys = self._partition_keys(columns, state, known)
         if self._format in glue.BY_PLACE:
             columns = replace(columns, glue_columns=_all_by_place(columns.glue_columns))
         if self._intent.is_staged:
@@ -380,6 +388,28 @@ class StreamSync:
                 stream=str(self.id),
             )
         return columns
+
+    def _partition_keys(
+        self, columns: ColumnPlan, state: TableState | None, known: Mapping[str, str]
+    ) -> tuple[PartitionKey, ...]:
+        """The keys of the table: those of the configuration, which a table that exists must have.
+
+        Raises:
+            ConfigError: it has others.
+        """
+        wanted = [each for each in self._config.partitioning if each.stream in (self.id.name, str(self.id))]
+        exists = state is not None and state.swap is not None
+        keys = partition_keys(wanted, columns.columns, known_names=known, exists=exists, stream=str(self.id))
+        if exists and state is not None and keys != state.partitioning:
+            there = ", ".join(f"{key.name} = {key.transform}({key.column})" for key in state.partitioning) or "none"
+            raise ConfigError(
+                f"partitioning: the keys of the table of stream {self.id} are: {there}; the configuration says "
+                "otherwise. Glue cannot change the keys of a table at once: set partitioning as it was, or give the "
+                "table another name (a stream prefix, or another glue_database).",
+                stream=self.id.name,
+                namespace=self.id.namespace,
+            )
+        return keys
 
     def _glue_columns(self) -> tuple[GlueColumn, ...]:
         """Our columns as Glue spells them, with ``_airbyte_extra`` once a row needed it."""
@@ -415,19 +445,23 @@ class StreamSync:
     def _ingest(self, lines: SpooledLines | None) -> None:
         if lines is None:
             return
-        target = self._spool.new_path(self._file_options().suffix)
+        target = self._spool.new_path("")
         result = ingest(self._job(lines, target), self._filter.keep)
         self._changed += result.changed_rows
         self._extra_is_new = self._extra_is_new or result.has_extra
-        uploaded = []
-        for file in result.files:
-            uploaded.append(self._opened.upload(file.path, folder=self._folder, rows=file.rows))
-            file.path.unlink()
+        with ThreadPoolExecutor(max_workers=UPLOADS_AT_ONCE) as pool:
+            uploaded = list(pool.map(self._upload, result.files))
+        shutil.rmtree(target, ignore_errors=True)
         if uploaded:
             self._ratio = max(1.0, lines.bytes / max(1, sum(file.bytes for file in uploaded)))
         self._spool.removed(lines)
         self._pending.append(PendingFile(tuple(uploaded), result.kept, result.hashes))
         self._pending_bytes += lines.bytes
+
+    def _upload(self, file: WrittenFile) -> DataFile:
+        uploaded = self._opened.upload(file.path, folder=self._folder, rows=file.rows, values=file.values)
+        file.path.unlink()
+        return uploaded
 
     def _job(self, lines: SpooledLines, target: Path) -> IngestJob:
         config = self._config
@@ -451,6 +485,7 @@ class StreamSync:
             format=self._config.format,
             memory_limit_mb=self._config.memory_limit_mb,
             columns=tuple(column.Name for column in self._plan_of_columns.glue_columns),
+            partitioning=() if self._intent.is_staged else self._keys,
         )
 
     def _commit(self, upto: int, marks: Sequence[Mark]) -> None:
@@ -568,16 +603,18 @@ class StreamSync:
                 includes=includes,
             )
         else:  # empty, or tries before were in another sync mode
-            rewrite.publish(
-                table,
-                rewrite.Rewritten(tuple(rewrite.objects_of(includes)), (), rows),
-                includes=includes,
-                columns=columns,
-                names=names_now,
-                file_format=self._format,
-                generation=generation,
-                replaces=True,
-            )
+            with self._workshop() as workshop:
+                came, written = rewrite.placed(table, includes, columns, workshop)
+                rewrite.publish(
+                    table,
+                    rewrite.Rewritten(came, written, rows),
+                    includes=includes,
+                    columns=columns,
+                    names=names_now,
+                    file_format=self._format,
+                    generation=generation,
+                    replaces=True,
+                )
         return rows
 
     def _merge(self, pending: Sequence[Commit]) -> int:
@@ -650,15 +687,19 @@ class StreamSync:
     def _compact(self, table: Table) -> None:
         """Join small files if there are many. Only when the log says that there may be."""
         state, most = table.state, self._config.compact_files_over
-        if state.files <= most:
+        if state.files - len(state.partitions) <= most:
             return
         live, quarter = table.live_objects(), self._config.target_file_mb << 18
         small = [found for found in live if found.size < quarter]
+        if state.partitioning:
+            places = Counter(table.partition_path(found.key) for found in small)
+            small = [found for found in small if places[table.partition_path(found.key)] > 1]
+            most += sum(1 for count in places.values() if count > 1)  # each partition keeps a file at least
         if len(small) <= most:
             return
-        started = self._now()
+        started, chosen = self._now(), {found.key for found in small}
         with self._workshop() as workshop, self._output.progress(f"{self.id}: joining {len(small)} small files"):
-            rewrite.compact(table, small, [found for found in live if found.size >= quarter], workshop)
+            rewrite.compact(table, small, [found for found in live if found.key not in chosen], workshop)
         self._notify(
             "INFO",
             f"joined {len(small)} small files; the table has {table.state.files} files now, "
@@ -673,7 +714,9 @@ class StreamSync:
             yield Workshop(
                 folder,
                 memory_limit_mb=self._config.memory_limit_mb,
-                files=self._file_options(),
+                files=replace(
+                    self._file_options(), partitioning=self._keys, target_file_mb=self._config.target_file_mb
+                ),
                 target_file_mb=self._config.target_file_mb,
             )
         finally:

@@ -8,8 +8,9 @@ piling up against the account's quota.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -28,11 +29,16 @@ T = TypeVar("T")
 TableInput = dict[str, Any]
 
 LOG_ID, SEQ, STREAM = "airbyte_log_id", "airbyte_seq", "airbyte_stream"
+PARTITIONING = "airbyte_partitioning"
 COLUMNS, GENERATION, LAST_COMMIT_AT = "airbyte_columns", "airbyte_generation", "airbyte_last_commit_at"
 
 # What GetTable answers and UpdateTable does not take.
 READ_ONLY = {"DatabaseName", "CreateTime", "UpdateTime", "CreatedBy", "IsRegisteredWithLakeFormation", "CatalogId",
              "VersionId", "FederatedTable", "IsMultiDialectView", "Status", "IsMaterializedView"}  # fmt: skip
+
+
+# What GetPartitions answers and an update does not take.
+READ_ONLY_OF_PARTITION = {"DatabaseName", "TableName", "CreationTime", "CatalogId"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,20 +123,38 @@ class GlueTable:
         return int(text) if text.lstrip("-").isdigit() else -1
 
 
+@dataclass(frozen=True, slots=True)
+class GluePartition:
+    """A partition. ``definition`` is what create and update take."""
+
+    values: tuple[str, ...]
+    definition: dict[str, Any]
+
+    @property
+    def location(self) -> str:
+        return str((self.definition.get("StorageDescriptor") or {}).get("Location", ""))
+
+
 def format_of(table: GlueTable) -> FormatType | None:
     """The format that the table's SerDe reads; None if it is none of ours."""
     return next((name for name, storage in STORAGE.items() if storage.serde == table.serde), None)
 
 
 def new_table(
-    name: str, *, location: str, columns: Sequence[GlueColumn], parameters: Mapping[str, str], file_format: FormatType
+    name: str,
+    *,
+    location: str,
+    columns: Sequence[GlueColumn],
+    parameters: Mapping[str, str],
+    file_format: FormatType,
+    partition_keys: Sequence[str] = (),
 ) -> TableInput:
     """A table as Hive, Athena and Spark expect it."""
     storage = STORAGE[file_format]
     return {
         "Name": name,
         "TableType": "EXTERNAL_TABLE",
-        "PartitionKeys": [],
+        "PartitionKeys": [{"Name": key, "Type": "string"} for key in partition_keys],
         "Parameters": {"EXTERNAL": "TRUE", "typeOfData": "file", **storage.parameters, **parameters},
         "StorageDescriptor": {
             "Location": location,
@@ -307,6 +331,78 @@ class Catalog:
         except BotoCoreError as error:
             raise translated(error, action="glue:UpdateTable", resource=resource) from None
 
+    def partitions(self, database: str, name: str) -> Iterator[list[GluePartition]]:
+        """Every partition of a table, page by page."""
+        token: dict[str, Any] = {}
+        while True:
+            page: Any = self._call(
+                partial(self._client.get_partitions, DatabaseName=database, TableName=name, **token, **self._scope),
+                "glue:GetPartitions",
+                f"table {database}.{name}",
+            )
+            yield [_partition(found) for found in page["Partitions"]]
+            if not page.get("NextToken"):
+                return
+            token = {"NextToken": page["NextToken"]}
+
+    def partitions_of(self, database: str, name: str, values: Sequence[tuple[str, ...]]) -> list[GluePartition]:
+        """Up to 1000 partitions by their values; those that do not exist are left out."""
+        wanted: Any = [{"Values": list(each)} for each in values]
+        answer: Any = self._call(
+            lambda: self._client.batch_get_partition(
+                DatabaseName=database, TableName=name, PartitionsToGet=wanted, **self._scope
+            ),
+            "glue:BatchGetPartition",
+            f"table {database}.{name}",
+        )
+        return [_partition(found) for found in answer["Partitions"]]
+
+    def create_partitions(self, database: str, name: str, partitions: Sequence[GluePartition]) -> list[tuple[str, ...]]:
+        """Create up to 100 partitions; the values of those that exist already, perhaps by an earlier try."""
+        inputs: Any = [found.definition for found in partitions]
+        answer: Any = self._call(
+            lambda: self._client.batch_create_partition(
+                DatabaseName=database, TableName=name, PartitionInputList=inputs, **self._scope
+            ),
+            "glue:BatchCreatePartition",
+            f"table {database}.{name}",
+        )
+        taken = []
+        for failed in answer.get("Errors") or ():
+            if failed["ErrorDetail"]["ErrorCode"] != "AlreadyExistsException":
+                raise _partition_error(failed, "glue:BatchCreatePartition", f"table {database}.{name}")
+            taken.append(tuple(failed["PartitionValues"]))
+        return taken
+
+    def update_partitions(self, database: str, name: str, partitions: Sequence[GluePartition]) -> None:
+        """Replace the definition of up to 100 partitions."""
+        entries: Any = [
+            {"PartitionValueList": list(found.values), "PartitionInput": found.definition} for found in partitions
+        ]
+        answer: Any = self._call(
+            lambda: self._client.batch_update_partition(
+                DatabaseName=database, TableName=name, Entries=entries, **self._scope
+            ),
+            "glue:BatchUpdatePartition",
+            f"table {database}.{name}",
+        )
+        for failed in answer.get("Errors") or ():
+            raise _partition_error(failed, "glue:BatchUpdatePartition", f"table {database}.{name}")
+
+    def drop_partitions(self, database: str, name: str, values: Sequence[tuple[str, ...]]) -> None:
+        """Drop up to 25 partitions; their files stay."""
+        doomed: Any = [{"Values": list(each)} for each in values]
+        answer: Any = self._call(
+            lambda: self._client.batch_delete_partition(
+                DatabaseName=database, TableName=name, PartitionsToDelete=doomed, **self._scope
+            ),
+            "glue:BatchDeletePartition",
+            f"table {database}.{name}",
+        )
+        for failed in answer.get("Errors") or ():
+            if failed["ErrorDetail"]["ErrorCode"] != "EntityNotFoundException":
+                raise _partition_error(failed, "glue:BatchDeletePartition", f"table {database}.{name}")
+
     def drop_table(self, database: str, name: str) -> None:
         """Drop a table; only ``check`` does, with a table of its own."""
         self._call(
@@ -324,6 +420,19 @@ class Catalog:
             raise translated(error, action=action, resource=resource) from None
         except BotoCoreError as error:
             raise translated(error, action=action, resource=resource) from None
+
+
+def _partition(found: Mapping[str, Any]) -> GluePartition:
+    definition = {key: value for key, value in found.items() if key not in READ_ONLY_OF_PARTITION}
+    return GluePartition(tuple(found["Values"]), definition)
+
+
+def _partition_error(failed: Mapping[str, Any], action: str, resource: str) -> Exception:
+    """What was wrong with one partition of a batch. A partition that vanished meanwhile is there again next time."""
+    code = failed["ErrorDetail"]["ErrorCode"]
+    code = "ConcurrentModificationException" if code == "EntityNotFoundException" else code
+    error = ClientError({"Error": {"Code": code, "Message": ""}}, action.partition(":")[2])
+    return translated(error, action=action, resource=resource)
 
 
 class _TakenError(Exception):

@@ -58,6 +58,11 @@ class Layout:
         """A key behind every log entry and before everything else below ``private``: replay, stage, tombstones."""
         return f"{self._private}/log0"
 
+    @property
+    def root(self) -> str:
+        """The location of every folder of the table."""
+        return f"s3://{self.bucket}/{self.data}"
+
     def location(self, folder: str) -> str:
         """The folder as a Glue Location."""
         return f"s3://{self.bucket}/{folder}/"

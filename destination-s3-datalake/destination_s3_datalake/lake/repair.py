@@ -20,8 +20,9 @@ from destination_s3_datalake.lake.layout import Layout
 from destination_s3_datalake.lake.log import StoredFile, Swap, TableState, checkpoint_json
 from destination_s3_datalake.lake.opening import Lake, reaches
 from destination_s3_datalake.lake.s3 import ListedObject
-from destination_s3_datalake.lake.table import TableName, ours_in, stream_parameter
+from destination_s3_datalake.lake.table import TableName, ours_in, partitioning_of, stream_parameter
 from destination_s3_datalake.lake.table_log import CHECKPOINT, TableLog
+from destination_s3_datalake.records.partitions import values_of
 from destination_s3_datalake.records.schema import EXTRA, META
 
 NUMBERS = re.compile(r"\d{10,20}")
@@ -110,6 +111,11 @@ def _state_of(
         columns=columns, names=names, file_format=file_format, generation=None, upto=seq, replaces=False, files=files,
         tombstones=tombstones,
     )  # fmt: skip
+    keys = partitioning_of(table)
+    places = {tuple(found.key.split("/")[-1 - len(keys) : -1]) for found in live} if keys else set()
+    swap = swap.model_copy(
+        update={"partitioning": keys, "partitions": tuple(sorted(values_of("/".join(place)) for place in places))}
+    )
     return TableState(
         log_id=log_id,
         stream=stream,
@@ -118,6 +124,7 @@ def _state_of(
         names=names,
         applied_upto=seq,
         swap=swap,
+        partitions=frozenset(swap.partitions),
         published_generation=int(generation) if generation is not None else None,
         rows=None,
         files=len(files),

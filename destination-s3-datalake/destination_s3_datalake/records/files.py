@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 import duckdb
 
 from destination_s3_datalake.config import CsvFormat, Format, JsonlFormat, ParquetFormat
 from destination_s3_datalake.records.database import literal, quoted
+from destination_s3_datalake.records.partitions import PartitionKey, Values, expression
 
 MOST_ROWS = 1 << 30  # in a row group: its size in bytes is what ends it
 SHARE_OF_MEMORY = 8  # a row group may take this part of the budget; DuckDB holds several
@@ -35,12 +36,19 @@ ZONED, AS_TEXT = "TIMESTAMP WITH TIME ZONE", re.compile(r"TIMESTAMP|DECIMAL\(\d+
 class FileOptions:
     """How data files are written.
 
-    ``columns`` are all columns of the table in its order, for formats that know a column by its place.
+    Attributes:
+        format: of the files.
+        memory_limit_mb: the budget of the process.
+        columns: all columns of the table in its order, for formats that know a column by its place.
+        partitioning: keys; every file has rows of one partition only.
+        target_file_mb: size at which a Parquet file ends and another begins; None for one file.
     """
 
     format: Format
     memory_limit_mb: int
     columns: tuple[str, ...] = ()
+    partitioning: tuple[PartitionKey, ...] = ()
+    target_file_mb: int | None = None
 
     @property
     def suffix(self) -> str:
@@ -58,17 +66,78 @@ class FileOptions:
 
 @dataclass(frozen=True, slots=True)
 class WrittenFile:
-    """A closed local file."""
+    """A closed local file, and the partition its rows belong to."""
 
     path: Path
     rows: int
+    values: Values = field(default=())
 
 
-def write(database: duckdb.DuckDBPyConnection, query: str, target: Path, options: FileOptions) -> list[WrittenFile]:
-    """Write the rows of ``query`` in their order; no file if there are none."""
-    rendered = rendering(database, query, options)
-    [[rows]] = database.execute(f"COPY ({rendered}) TO {literal(target)} ({copy_options(options)})").fetchall()
-    return [WrittenFile(target, int(rows))]
+def write(
+    database: duckdb.DuckDBPyConnection, query: str, folder: Path, options: FileOptions
+) -> tuple[WrittenFile, ...]:
+    """Write the rows of ``query`` into ``folder``, which is made, in their order; one partition after the other."""
+    folder.mkdir()
+    if not options.partitioning:
+        return tuple(_copied(database, query, folder, options, name="0"))
+    written: list[WrittenFile] = []
+    places = _sort_by_partition(database, query, options.partitioning)
+    first = 0
+    for number, (count, *values) in enumerate(places):
+        chosen = f"rowid BETWEEN {first} AND {first + count - 1}"
+        rows = f'SELECT * EXCLUDE ("our place", "our row") FROM partition_rows WHERE {chosen}'
+        written += _copied(database, rows, folder, options, name=str(number), values=tuple(values))
+        first += count
+    database.execute("DROP TABLE partition_rows")
+    return tuple(written)
+
+
+def _copied(
+    database: duckdb.DuckDBPyConnection,
+    query: str,
+    folder: Path,
+    options: FileOptions,
+    *,
+    name: str,
+    values: Values = (),
+) -> list[WrittenFile]:
+    """The rows as one file, or as several of the target size (their rows are not counted one by one)."""
+    rendered, copy = rendering(database, query, options), copy_options(options)
+    if options.target_file_mb is None:
+        path = folder / f"{name}{options.suffix}"
+        [[rows]] = database.execute(f"COPY ({rendered}) TO {literal(path)} ({copy})").fetchall()
+        return [WrittenFile(path, int(rows), values)]
+    several = folder / name
+    database.execute(f"COPY ({rendered}) TO {literal(several)} ({copy}, FILE_SIZE_BYTES '{options.target_file_mb}MB')")
+    return [WrittenFile(path, 0, values) for path in sorted(several.iterdir())]
+
+
+def _sort_by_partition(
+    database: duckdb.DuckDBPyConnection, query: str, keys: Sequence[PartitionKey]
+) -> list[tuple[Any, ...]]:
+    """Make the table ``partition_rows``: the rows, partition after partition; the partitions: number of rows, values.
+
+    COPY's own PARTITION_BY does not keep the order of rows, and ends no file at a size.
+    """
+    types = _types(database, query)
+    names = [quoted(f"our key {number}") for number in range(len(keys))]  # no column's name has a blank
+    values = [expression(key, quoted(key.column), types.get(key.column)) for key in keys]
+    parts = ", ".join(f"{value} AS {name}" for value, name in zip(values, names, strict=True))
+    listed = ", ".join(names)
+    database.execute(
+        f'CREATE OR REPLACE TEMP TABLE partition_places AS SELECT row_number() OVER () AS "our place", * FROM '
+        f"(SELECT count(*) AS count, {parts} FROM ({query}) GROUP BY ALL ORDER BY ALL)"
+    )
+    database.execute(
+        f'CREATE OR REPLACE TEMP TABLE partition_rows AS SELECT r.* EXCLUDE ({listed}), "our place" FROM '
+        f'(SELECT *, row_number() OVER () AS "our row", {parts} FROM ({query})) r '
+        f'JOIN partition_places USING ({listed}) ORDER BY "our place", "our row"'
+    )
+    return database.execute(f'SELECT count, {listed} FROM partition_places ORDER BY "our place"').fetchall()
+
+
+def _types(database: duckdb.DuckDBPyConnection, query: str) -> dict[str, str]:
+    return {str(row[0]): str(row[1]) for row in database.execute(f"DESCRIBE {query}").fetchall()}
 
 
 def copy_options(options: FileOptions) -> str:
@@ -100,8 +169,7 @@ def rendering(database: duckdb.DuckDBPyConnection, query: str, options: FileOpti
     """The query with its values as the format's readers expect them."""
     if isinstance(options.format, ParquetFormat):
         return query
-    found = database.execute(f"DESCRIBE {query}").fetchall()
-    types = {str(row[0]): str(row[1]) for row in found}
+    types = _types(database, query)
     if isinstance(options.format, JsonlFormat):
         parts = [f"{_as_json(name, kind)} AS {quoted(name)}" for name, kind in types.items()]
     else:

@@ -61,7 +61,10 @@ class WriteOptions:
 
 @dataclass(frozen=True, slots=True)
 class IngestJob:
-    """What to convert. ``lines`` holds ``rows`` RECORD lines of one stream, each with its newline."""
+    """What to convert. ``lines`` holds ``rows`` RECORD lines of one stream, each with its newline.
+
+    ``target`` is a folder that is made for the files.
+    """
 
     lines: Path
     rows: int
@@ -124,8 +127,8 @@ def _ingest(
     rows = int(kept.sum())
     # Everything is fetched: DuckDB refuses other work on a connection while a result has rows left.
     has_extra = bool(database.execute(f"SELECT count({EXTRA}) > 0 FROM rows").fetchall()[0][0])
-    written = _copy(job, database, None if rows == job.rows else kept) if rows else []
-    return Ingested(tuple(written), hashes, kept, changed_rows, has_extra)
+    written = _copy(job, database, None if rows == job.rows else kept) if rows else ()
+    return Ingested(written, hashes, kept, changed_rows, has_extra)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +194,7 @@ def _hashes(database: duckdb.DuckDBPyConnection, columns: Sequence[Column]) -> H
 
 def _copy(
     job: IngestJob, database: duckdb.DuckDBPyConnection, kept: NDArray[np.bool_] | None
-) -> list[files.WrittenFile]:
+) -> tuple[files.WrittenFile, ...]:
     source = "rows"
     if kept is not None:
         database.register("kept", pa.table({"keep": pa.array(kept)}))

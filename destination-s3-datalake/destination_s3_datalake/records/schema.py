@@ -8,7 +8,7 @@ Athena cannot read: times are text, nothing is unsigned, no struct is empty.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
@@ -139,16 +139,23 @@ class ColumnPlan:
 
 
 def plan_columns(
-    json_schema: Mapping[str, Any], *, existing: Sequence[GlueColumn], known_names: Mapping[str, str], stream: str
+    json_schema: Mapping[str, Any],
+    *,
+    existing: Sequence[GlueColumn],
+    known_names: Mapping[str, str],
+    stream: str,
+    reserved: Iterable[str] = (),
 ) -> ColumnPlan:
     """Columns for a stream's schema on a table that has ``existing`` columns (none for a new or replaced table).
+
+    No column gets a ``reserved`` name.
 
     Raises:
         ConfigError: a field's type no longer fits the column that its earlier values are in.
     """
     properties = json_schema.get("properties")
     fields = dict(properties) if isinstance(properties, Mapping) else {}
-    names = column_names(list(fields), known_names)
+    names = column_names(list(fields), known_names, reserved)
     present = {column.Name: column for column in existing}
     columns = []
     for field, schema in fields.items():
