@@ -11,6 +11,7 @@ compared with what the source has, and what lies in the bucket with what the log
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 import json
 import multiprocessing
@@ -43,7 +44,7 @@ from integration_tests.harness import (
 
 FAULTS = {"reject": 0.05, "lose": 0.02, "glue": 0.1}
 NO_FAULTS = {"reject": 0.0, "lose": 0.0, "glue": 0.0}
-CONFIG = {"max_commit_interval_s": 1, "retain_replaced_hours": 0, "target_file_mb": 1}
+CONFIG: dict[str, Any] = {"max_commit_interval_s": 1, "retain_replaced_hours": 0, "target_file_mb": 1}
 OLD, NEW = range(1, 6), range(11, 23)
 IDLE: Message = {"streams": [stream()]}
 FIRST: Message = {"streams": [stream(generation_id=4, minimum_generation_id=0, sync_id=8)]}
@@ -86,6 +87,7 @@ VOID = (
     Step("void: file", "s3:DeleteObject", "/db"),
     Step("void: hashes", "s3:DeleteObject", "/replay/"),
 )
+REGISTER = Step("partitions", "glue:BatchCreatePartition")
 HALF = Step("half a folder", "s3:UploadPart", "/s/0000")
 MODES: dict[str, tuple[Step, ...]] = {
     "append": (*COMMON, REPLAY, *VOID),
@@ -94,7 +96,15 @@ MODES: dict[str, tuple[Step, ...]] = {
     "refresh": (*COMMON, REPLAY, *SWAP),
     "dedup": (*COMMON, Step("stage", "s3:UploadPart", "/stage/"), HALF, *SWAP),
     "cancelled refresh": (*COMMON, REPLAY, *SWAP),
+    "partitioned append": (entry("commit"), Step("second complete", "s3:CompleteMultipartUpload", skip=1), REGISTER),
+    "partitioned overwrite": (
+        Step("UpdateTable", "glue:UpdateTable"),
+        Step("partitions moved", "glue:BatchUpdatePartition"),
+        REGISTER,
+        entry("published"),
+    ),
 }
+KEYS = {"partitioned append": "truncate[4]", "partitioned overwrite": "bucket[5]"}
 
 
 @dataclass
@@ -111,6 +121,11 @@ class Trial:
     problems: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.kind = self.mode.removeprefix("partitioned ")
+        self.config = dict(CONFIG)
+        if self.mode in KEYS:
+            key = {"stream": "s", "field": "id", "transform": KEYS[self.mode], "name": "key"}
+            self.config["partitioning"] = [key]
         self.kept: list[int] = []
         self.tries = 0
         self.says_where = self.dice.random() < 0.7 or self.mode == "cancelled refresh"
@@ -146,12 +161,19 @@ class Trial:
     def seen(self) -> list[tuple[Any, Any]]:
         return [(r["id"], r["c"]) for r in self.house.rows("s")]
 
+    def seen_by_partition(self) -> dict[str, set[int]]:
+        """The ids in each partition."""
+        found: dict[str, set[int]] = {}
+        for r in self.house.rows("s"):
+            found.setdefault(r["key"], set()).add(r["id"])
+        return found
+
     def _first(self) -> list[Message]:
         return [*(row(id=n, c=1) for n in OLD), state({"done": "old"}, "s"), complete("s")]
 
     def _wanted(self) -> list[tuple[int, int]]:
         old, new = [(n, 1) for n in OLD], [(n, 1) for n in NEW]
-        match self.mode:
+        match self.kind:
             case "overwrite" | "refresh":
                 return new
             case "dedup":
@@ -165,19 +187,19 @@ class Trial:
         if self.mode == "dedup":
             everything = [(n, 2) for n in (3, 4, 5)] + everything
         left = [pair for pair in everything if pair[0] not in self.kept]
-        if self.tries and self.mode in ("append", "dedup", "refresh"):
+        if self.tries and self.kind in ("append", "dedup", "refresh"):
             self.dice.shuffle(left)
         return left
 
     def _input(self) -> list[Message]:
-        out = [self._state()] if self.kept and self.says_where and self.mode != "overwrite" else []
-        if self.mode == "append" and not self.kept and self.says_where:
+        out = [self._state()] if self.kept and self.says_where and self.kind != "overwrite" else []
+        if self.kind == "append" and not self.kept and self.says_where:
             out = [state({"done": "old"}, "s")]
         text: dict[str, Any] = (
             {"name": random.Random(7).randbytes(400_000).hex()} if self.mode == "append, several files" else {}
         )
         done = list(self.kept)
-        if self.mode == "overwrite" and self.kept:  # the platform has its last STATE: the source resumes there
+        if self.kind == "overwrite" and self.kept:  # the platform has its last STATE: the source resumes there
             return [self._state(), complete("s")]
         for number, (identity, cursor) in enumerate(self._rows(), start=1):
             out.append(row(id=identity, c=cursor, **text))
@@ -206,7 +228,7 @@ class Trial:
             self.house.abort_uploads()
 
     def _catalog(self) -> Message:
-        match self.mode:
+        match self.kind:
             case "overwrite":
                 return {"streams": [stream(sync_mode="full_refresh", destination_sync_mode="overwrite")]}
             case "refresh":
@@ -223,7 +245,7 @@ class Trial:
 
     def _write(self, messages: list[Message], configured: Message, *, arm: bool = False) -> Result:
         house = self.house
-        files = house.save(config=house.config(**CONFIG), catalog=configured)
+        files = house.save(config=house.config(**self.config), catalog=configured)
         command = [str(DESTINATION), "write", "--config", files["config"], "--catalog", files["catalog"]]
         pipe = subprocess.PIPE
         process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=plain_environment())
@@ -284,6 +306,10 @@ class Trial:
         data = {key for key in house.keys("lake/db") if "/_airbyte/" not in key}
         if data != self._files_of_the_log():
             self.problems.append(f"objects {sorted(data ^ self._files_of_the_log())}")
+        if self.mode in KEYS:
+            shown = {p["StorageDescriptor"]["Location"] for p in house.partitions("s")}
+            if shown != {f"s3://{house.bucket}/{key.rpartition('/')[0]}/" for key in data}:
+                self.problems.append(f"partitions {sorted(shown)}")
         if house.uploads():
             self.problems.append(f"uploads {house.uploads()}")
         staged = [key for key in house.keys("lake/_airbyte/") if "/stage/" in key]
@@ -364,6 +390,9 @@ class Reader:
         ids = [identity for identity, _ in view]
         if len(set(ids)) != len(ids):
             self.problems.append(f"a reader saw rows twice: {sorted(view)}")
+        if self._trial.mode == "partitioned overwrite":  # atomic for each partition
+            self._look_at_partitions()
+            return
         replaced = self._trial.mode in ("overwrite", "refresh")
         if replaced and not (set(view) == old or not set(view) & old):
             self.problems.append(f"a reader saw half a replace: {sorted(view)}")
@@ -371,6 +400,21 @@ class Reader:
             self.problems.append(f"a reader saw a part of the new table: {sorted(view)}")
         if not replaced and not {n for n, _ in old} <= set(ids):
             self.problems.append(f"a reader missed rows: {sorted(view)}")
+
+    def _look_at_partitions(self) -> None:
+        try:
+            view = self._trial.seen_by_partition()
+        except Exception:  # noqa: BLE001  # as above
+            return
+        for key, ids in view.items():
+            if ids not in ({n for n in OLD if bucket(n) == key}, {n for n in NEW if bucket(n) == key}):
+                self.problems.append(f"a reader saw a part of partition {key}: {sorted(ids)}")
+
+
+def bucket(number: int) -> str:
+    """``bucket[5]`` of a number, without the product."""
+    digest = hashlib.md5(str(number).encode()).digest()
+    return str(int.from_bytes(digest[8:], "little") % 5)
 
 
 def plan(rounds: int) -> list[tuple[str, Step, str, int]]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -170,13 +172,37 @@ class House:
     def rows(self, table: str = "orders") -> list[dict[str, Any]]:
         """Every row that a reader of the table sees, as Athena would: columns and Location from Glue."""
         definition = self.table(table)
-        names = [column["Name"] for column in definition["StorageDescriptor"]["Columns"]]
+        keys = [key["Name"] for key in definition["PartitionKeys"]]
         rows: list[dict[str, Any]] = []
-        for key in self.live_keys(table):
-            body = self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
-            found: pa.Table = pq.read_table(io.BytesIO(body))
-            rows.extend({name: row.get(name) for name in names} for row in found.to_pylist())
+        for place in self.partitions(table) if keys else [{**definition, "Values": []}]:
+            values = [None if value == "__HIVE_DEFAULT_PARTITION__" else value for value in place["Values"]]
+            rows.extend(row | dict(zip(keys, values, strict=True)) for row in self._rows_at(place["StorageDescriptor"]))
         return rows
+
+    def _rows_at(self, storage: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """What the SerDe makes of the files at a Location."""
+        names = [column["Name"] for column in storage["Columns"]]
+        for key in self.visible_keys(storage["Location"]):
+            body = self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+            match storage["SerdeInfo"]["SerializationLibrary"].rpartition(".")[2]:
+                case "ParquetHiveSerDe":
+                    found: pa.Table = pq.read_table(io.BytesIO(body))
+                    yield from ({name: row.get(name) for name in names} for row in found.to_pylist())
+                case "JsonSerDe":
+                    for line in text_lines(key, body):
+                        row = json.loads(line)
+                        yield {name: row.get(name) for name in names}
+                case "LazySimpleSerDe":
+                    for line in text_lines(key, body):
+                        fields = lazy_fields(line)
+                        yield dict(zip(names, [*fields, *[None] * len(names)], strict=False))
+                case other:
+                    raise AssertionError(other)
+
+    def partitions(self, table: str = "orders") -> list[dict[str, Any]]:
+        """Every partition that is registered."""
+        pages = self.glue.get_paginator("get_partitions").paginate(DatabaseName=self.database, TableName=table)
+        return [partition for page in pages for partition in page["Partitions"]]
 
     def ids(self, table: str = "orders") -> list[int]:
         return sorted(row["id"] for row in self.rows(table))
@@ -196,7 +222,9 @@ class House:
 
     def live_keys(self, table: str = "orders") -> list[str]:
         """What Athena reads: everything below the Location but names that begin with ``_`` or ``.``."""
-        location = self.table(table)["StorageDescriptor"]["Location"]
+        return self.visible_keys(self.table(table)["StorageDescriptor"]["Location"])
+
+    def visible_keys(self, location: str) -> list[str]:
         prefix = location.removeprefix(f"s3://{self.bucket}/")
         return [key for key in self.keys(prefix) if not key.rpartition("/")[2].startswith(("_", "."))]
 
@@ -217,6 +245,33 @@ class House:
 
     def _uploads(self) -> list[Any]:
         return list(self.s3.list_multipart_uploads(Bucket=self.bucket).get("Uploads", ()))
+
+
+def text_lines(key: str, body: bytes) -> list[bytes]:
+    """The lines of a text file; Hadoop knows its compression by its name."""
+    if key.endswith(".gz"):
+        body = gzip.decompress(body)
+    if key.endswith(".zst"):
+        body = pa.input_stream(io.BytesIO(body), compression="zstd").read()
+    return body.split(b"\n")[:-1] if body else []
+
+
+def lazy_fields(line: bytes) -> list[str | None]:
+    """The fields of a line as Hive's LazySimpleSerDe reads them: first split, then NULL, then escapes."""
+    raw, is_escaped = [bytearray()], False
+    for byte in line:
+        if byte == ord(",") and not is_escaped:
+            raw.append(bytearray())
+        else:
+            raw[-1].append(byte)
+        is_escaped = byte == ord("\\") and not is_escaped
+    letters = {b"n": b"\n", b"r": b"\r"}
+    return [
+        None
+        if field == rb"\N"
+        else re.sub(rb"\\(.)", lambda found: letters.get(found[1], found[1]), bytes(field)).decode()
+        for field in raw
+    ]
 
 
 class Watcher:

@@ -7,14 +7,14 @@ import zlib
 
 import pytest
 
-from integration_tests.chaos import MODES, Step, Trial
+from integration_tests.chaos import MODES, REGISTER, Step, Trial
 from integration_tests.harness import House
 
 CHOSEN = [
     (mode, step, ("before", "after")[zlib.crc32(f"{mode}{step.name}".encode()) % 2])
     for mode, steps in MODES.items()
     for number, step in enumerate(steps)
-    if mode in ("refresh", "dedup", "cancelled refresh") and number % 2 == len(mode) % 2
+    if (mode in ("refresh", "dedup", "cancelled refresh") and number % 2 == len(mode) % 2) or step is REGISTER
 ]
 
 

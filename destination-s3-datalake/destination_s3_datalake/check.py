@@ -73,12 +73,15 @@ def _check_catalog(catalog: Catalog, config: Config, table: str) -> None:
     database = names.database_name(config.glue_database)
     catalog.ensure_database(database)
     location = f"s3://{config.s3_bucket_name}/{config.s3_bucket_path}/_airbyte/{table}/"
-    catalog.create_table(database, new_table(table, location=location, columns=[COLUMN], parameters={}))
+    form = config.format.format_type
+    catalog.create_table(
+        database, new_table(table, location=location, columns=[COLUMN], parameters={}, file_format=form)
+    )
     try:
         found = catalog.table(database, table)
         if found is None:
             raise TransientError("The table that check created in Glue could not be read back. Try again later.")
-        changed = with_columns(found.definition, [COLUMN], {"airbyte_check": "1"})
+        changed = with_columns(found.definition, [COLUMN], {"airbyte_check": "1"}, form)
         catalog.update_table(database, changed, version=found.version)
     finally:
         catalog.drop_table(database, table)

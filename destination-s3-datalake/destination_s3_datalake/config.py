@@ -97,7 +97,69 @@ class ParquetFormat(Form):
     model_config = ConfigDict(title="Parquet")
     format_type: Literal["parquet"] = _ask("parquet", **_field(0, "Type", "Columnar files that every reader knows."))
     compression: Literal["zstd", "snappy", "gzip", "lz4", "brotli", "none"] = _ask(
-        "zstd", **_field(1, "Compression", "zstd is smaller than gzip and many times faster.")
+        "zstd", **_field(1, "Compression", "zstd is smaller than gzip and many times faster. brotli is very slow.")
+    )
+    row_group_mb: int = _ask(
+        128,
+        ge=1,
+        le=1024,
+        **_field(2, "Row group size (MB)", "Uncompressed; at most an eighth of memory_limit_mb is used."),
+    )
+    page_kb: int = _ask(
+        1024, ge=8, le=102_400, **_field(3, "Page size (KB)", "Uncompressed size at which a data page ends.")
+    )
+    dictionary: bool = _ask(True, **_field(4, "Dictionary", "Dictionary encoding for columns with repeated values."))
+    bloom_filters: bool = _ask(
+        True, **_field(5, "Bloom filters", "For columns with a dictionary; readers skip row groups by them.")
+    )
+
+
+class JsonlFormat(Form):
+    """One JSON object per line, with the column names as keys. Append and overwrite only."""
+
+    model_config = ConfigDict(title="JSON Lines")
+    format_type: Literal["jsonl"] = _ask(**_field(0, "Type", "A JSON object per row. Append and overwrite only."))
+    compression: Literal["none", "gzip", "zstd"] = _ask("none", **_field(1, "Compression", "Of the whole file."))
+
+
+class CsvFormat(Form):
+    """Text with commas and backslashes as Hive writes it. Append and overwrite only."""
+
+    model_config = ConfigDict(title="CSV")
+    format_type: Literal["csv"] = _ask(
+        **_field(0, "Type", "Commas, backslash escapes, \\N for NULL, no header. Append and overwrite only.")
+    )
+    compression: Literal["none", "gzip", "zstd"] = _ask("none", **_field(1, "Compression", "Of the whole file."))
+
+
+FormatType = Literal["parquet", "jsonl", "csv"]
+Format = Annotated[ParquetFormat | JsonlFormat | CsvFormat, Field(discriminator="format_type")]
+
+
+class Partition(Form):
+    """A partition key of one stream's table."""
+
+    model_config = ConfigDict(title="Partition key")
+    stream: str = _ask(
+        min_length=1, examples=["orders"], **_field(0, "Stream", "Name of the stream, or namespace.name of it.")
+    )
+    field: str = _ask(
+        min_length=1, examples=["created_at"], **_field(1, "Field", "Top-level field that the key comes from.")
+    )
+    transform: str = _ask(
+        pattern=r"^(identity|year|month|day|hour|truncate\[[1-9][0-9]{0,8}\]|bucket\[[1-9][0-9]{0,8}\])$",
+        examples=["identity", "day", "truncate[10]", "bucket[16]"],
+        **_field(
+            2,
+            "Transform",
+            "identity; year, month, day, hour (UTC) of a date or time; truncate[n]: the first n characters, or the "
+            "multiple of n below; bucket[n]: one of n buckets.",
+        ),
+    )
+    name: str = _ask(
+        pattern=r"^[a-z][a-z0-9_]{0,99}$",
+        examples=["created_on"],
+        **_field(3, "Name", "Name of the key, a column of its own: lower case, not that of a field."),
     )
 
 
@@ -187,8 +249,16 @@ class Config(Form):
         pattern=r"^[0-9]{12}$",
         **_field(7, "Glue catalog ID", "Account that owns the catalog, if it is another one."),
     )
-    format: ParquetFormat = _ask(
-        ParquetFormat(format_type="parquet"), **_field(8, "Format", "Format of the data files.")
+    format: Format = _ask(
+        ParquetFormat(format_type="parquet"), **_field(8, "Format", "Format of the data files.", type="object")
+    )
+    partitioning: tuple[Partition, ...] = _ask(
+        (),
+        **_field(
+            32,
+            "Partitioning",
+            "Partition keys of tables, in their order. The keys of a table that exists cannot be changed.",
+        ),
     )
     encryption: Encryption = _ask(
         BucketDefault(encryption_type="bucket_default"),

@@ -7,16 +7,18 @@ STATE (``Mark``) and none behind it, so that a crash leaves a prefix of what arr
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
-from destination_s3_datalake.config import Config
+from destination_s3_datalake.config import Config, FormatType
 from destination_s3_datalake.errors import (
     BadLineError,
     ConfigError,
@@ -26,20 +28,22 @@ from destination_s3_datalake.errors import (
     UnusableLineError,
 )
 from destination_s3_datalake.files.spool import Spool, SpooledLines, StreamSpool
-from destination_s3_datalake.lake import log, opening, rewrite
+from destination_s3_datalake.lake import glue, log, opening, rewrite
 from destination_s3_datalake.lake import merge as merging
 from destination_s3_datalake.lake.log import Commit, DataFile, Segment, TableState
 from destination_s3_datalake.lake.opening import Lake, Opening
 from destination_s3_datalake.lake.repair import repair_table
 from destination_s3_datalake.lake.replay import ReplayFilter
 from destination_s3_datalake.lake.rewrite import Workshop
-from destination_s3_datalake.lake.table import Table
+from destination_s3_datalake.lake.table import UPLOADS_AT_ONCE, Table
 from destination_s3_datalake.output import Output
 from destination_s3_datalake.protocol.catalog import Intent, StreamId, StreamPlan, intent_of
 from destination_s3_datalake.protocol.messages import Record, Records, State, bad_line, parse_message
 from destination_s3_datalake.records import names
+from destination_s3_datalake.records.files import FileOptions, WrittenFile, by_place
 from destination_s3_datalake.records.ingest import IngestJob, WriteOptions, ingest
-from destination_s3_datalake.records.schema import EXTRA, ColumnPlan, GlueColumn, plan_columns
+from destination_s3_datalake.records.partitions import PartitionKey, partition_keys
+from destination_s3_datalake.records.schema import EXTRA, META, ColumnPlan, GlueColumn, plan_columns, without_nesting
 
 FIRST_RATIO = 5.0  # raw JSON to Parquet, until the first file tells
 
@@ -56,9 +60,9 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class PendingFile:
-    """A file that is uploaded and not committed, and which of its rows are stored. None: all were replays."""
+    """Files that are uploaded and not committed, and which of their rows are stored. No file: all were replays."""
 
-    file: DataFile | None
+    files: tuple[DataFile, ...]
     kept: NDArray[np.bool_]
     hashes: NDArray[np.uint64]
 
@@ -85,8 +89,10 @@ class StreamSync:
         self._table: Table | None = None
         self._intent = Intent.APPEND
         self._columns: ColumnPlan | None = None
-        self._extra_is_new = False
+        self._format = config.format.format_type
+        self._extra_is_new = self._format in glue.BY_PLACE  # every file has it then, in its place
         self._contest: merging.Contest | None = None
+        self._keys: tuple[PartitionKey, ...] = ()
         self._said_columns: tuple[GlueColumn, ...] | None = None
         self._filter = ReplayFilter(())
         self._folder = ""
@@ -149,13 +155,20 @@ class StreamSync:
         )
         state = found.log.state
         self._decide(state, resume)
+        self._require_format("parquet" if found.is_adopted else state.file_format if state else None, state)
         self._plan_columns(found.glue.columns if found.glue else (), state)  # what is wrong is said before we open
         table = opening.open_table(lake, found, self._opening(resume), mode=self._intent.value)
         # Again: opening may have created the table from its log, or waited for a writer that wrote on.
         warning = self._decide(table.state, resume)
+        self._require_format(table.state.file_format, table.state)
         columns = self._plan_columns(table.columns_in_glue(), table.state)
         opening.create_if_new(
-            table, columns=columns.glue_columns, names=dict(columns.names), generation=plan.generation
+            table,
+            columns=columns.glue_columns,
+            names=dict(columns.names),
+            file_format=self._format,
+            partitioning=self._keys,
+            generation=plan.generation,
         )
         self._table, self._columns = table, columns
         for text in (warning, self._doubt(table, resume, is_new=state is None)):
@@ -303,6 +316,39 @@ class StreamSync:
             )
         return decision.warning
 
+    def _require_format(self, there: FormatType | None, state: TableState | None) -> None:
+        """The configured format fits the files that this run's rows will stand beside.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        wanted, stream = self._format, {"stream": self.id.name, "namespace": self.id.namespace}
+        if self._intent.is_staged and wanted != "parquet":
+            raise ConfigError(
+                f"Stream {self.id}: append_dedup needs Parquet, and the format is {wanted}. Set the format to parquet, "
+                "or sync this stream in append or overwrite mode.",
+                **stream,
+            )
+        if there is not None and there != wanted and not self._intent.replaces:
+            raise ConfigError(
+                f"Stream {self.id}: the files of its table are {there}, and the format is {wanted}. Set the format "
+                f"to {there}, refresh the stream (full refresh | overwrite publishes the table in the new format), or "
+                "give the table another name (a stream prefix, or another glue_database).",
+                **stream,
+            )
+        if any(commit.rows and commit.file_format != wanted for commit in self._stands_beside(state)):
+            raise ConfigError(
+                f"Stream {self.id}: a refresh that was not finished has stored rows in another format than {wanted}. "
+                "Set the format back and run it to its end, or start another refresh of the stream.",
+                **stream,
+            )
+
+    def _stands_beside(self, state: TableState | None) -> tuple[Commit, ...]:
+        """Commits that are not published, and will be together with this run's."""
+        if state is None or self._intent is Intent.REPLACE:
+            return ()
+        return state.commits_of(self._plan.generation) if self._intent.replaces else state.pending_commits()
+
     def _doubt(self, table: Table, resume: str | None, *, is_new: bool) -> str | None:
         """What looks wrong about where the source resumed."""
         if resume is None or self._plan.sync_mode != "incremental":
@@ -354,17 +400,26 @@ class StreamSync:
 
     def _plan_columns(self, existing: Sequence[GlueColumn], state: TableState | None) -> ColumnPlan:
         """The columns of this run on top of those that its rows will stand beside."""
-        pending: tuple[Commit, ...] = ()
-        if state is not None and self._intent is not Intent.REPLACE:
-            pending = state.commits_of(self._plan.generation) if self._intent.replaces else state.pending_commits()
+        pending = self._stands_beside(state)
         if self._intent.replaces:
             existing = ()
+        there, schema = log.columns_of(pending, existing), self._plan.json_schema
+        if self._format in glue.BY_PLACE:
+            schema = without_nesting(schema)
+            # The log's order, not that of Glue, which others may change.
+            order = by_place([c.Name for c in there], [c.Name for c in state.columns] if state and existing else [])
+            there = tuple(sorted(there, key=lambda column: order.index(column.Name)))
+        known = log.names_of(pending, state.names if state else {})
         columns = plan_columns(
-            self._plan.json_schema,
-            existing=log.columns_of(pending, existing),
-            known_names=log.names_of(pending, state.names if state else {}),
+            schema,
+            existing=there,
+            known_names=known,
             stream=str(self._plan.id),
+            reserved=[key.name for key in state.partitioning] if state else [],
         )
+        self._keys = self._partition_keys(columns, state, known)
+        if self._format in glue.BY_PLACE:
+            columns = replace(columns, glue_columns=_all_by_place(columns.glue_columns))
         if self._intent.is_staged:
             self._contest = merging.contest_of(
                 self._plan.primary_key,
@@ -374,6 +429,28 @@ class StreamSync:
                 stream=str(self.id),
             )
         return columns
+
+    def _partition_keys(
+        self, columns: ColumnPlan, state: TableState | None, known: Mapping[str, str]
+    ) -> tuple[PartitionKey, ...]:
+        """The keys of the table: those of the configuration, which a table that exists must have.
+
+        Raises:
+            ConfigError: it has others.
+        """
+        wanted = [each for each in self._config.partitioning if each.stream in (self.id.name, str(self.id))]
+        exists = state is not None and state.swap is not None
+        keys = partition_keys(wanted, columns.columns, known_names=known, exists=exists, stream=str(self.id))
+        if exists and state is not None and keys != state.partitioning:
+            there = ", ".join(f"{key.name} = {key.transform}({key.column})" for key in state.partitioning) or "none"
+            raise ConfigError(
+                f"partitioning: the keys of the table of stream {self.id} are: {there}; the configuration says "
+                "otherwise. Glue cannot change the keys of a table at once: set partitioning as it was, or give the "
+                "table another name (a stream prefix, or another glue_database).",
+                stream=self.id.name,
+                namespace=self.id.namespace,
+            )
+        return keys
 
     def _glue_columns(self) -> tuple[GlueColumn, ...]:
         """Our columns as Glue spells them, with ``_airbyte_extra`` once a row needed it."""
@@ -407,18 +484,23 @@ class StreamSync:
         )
 
     def _ingest(self, lines: SpooledLines) -> None:
-        target = self._spool.new_path(".parquet")
+        target = self._spool.new_path("")
         result = ingest(self._job(lines, target), self._filter.keep)
         self._changed += result.changed_rows
         self._extra_is_new = self._extra_is_new or result.has_extra
-        file = None
-        if result.rows:
-            file = self._opened.upload(result.path, folder=self._folder, rows=result.rows)
-            self._ratio = max(1.0, lines.bytes / max(1, result.bytes))
-            result.path.unlink()
+        with ThreadPoolExecutor(max_workers=UPLOADS_AT_ONCE) as pool:
+            uploaded = list(pool.map(self._upload, result.files))
+        shutil.rmtree(target, ignore_errors=True)
+        if uploaded:
+            self._ratio = max(1.0, lines.bytes / max(1, sum(file.bytes for file in uploaded)))
         self._spool.removed(lines)
-        self._pending.append(PendingFile(file, result.kept, result.hashes))
+        self._pending.append(PendingFile(tuple(uploaded), result.kept, result.hashes))
         self._pending_bytes += lines.bytes
+
+    def _upload(self, file: WrittenFile) -> DataFile:
+        uploaded = self._opened.upload(file.path, folder=self._folder, rows=file.rows, values=file.values)
+        file.path.unlink()
+        return uploaded
 
     def _job(self, lines: SpooledLines, target: Path) -> IngestJob:
         config = self._config
@@ -432,11 +514,19 @@ class StreamSync:
             generation_id=self._plan.generation or 0,
             sync_id=self._plan.sync_id or 0,
             options=WriteOptions(
-                compression=config.format.compression,
+                files=self._file_options(),
                 undeclared_fields=config.undeclared_fields,
                 memory_limit_mb=config.memory_limit_mb,
                 temp_directory=self._spool.folder,
             ),
+        )
+
+    def _file_options(self) -> FileOptions:
+        return FileOptions(
+            format=self._config.format,
+            memory_limit_mb=self._config.memory_limit_mb,
+            columns=tuple(column.Name for column in self._plan_of_columns.glue_columns),
+            partitioning=() if self._intent.is_staged else self._keys,
         )
 
     def _commit(self, upto: int, marks: Sequence[Mark]) -> None:
@@ -444,7 +534,7 @@ class StreamSync:
         table, started = self._opened, self._now()
         kept = _joined([pending.kept for pending in self._pending], np.bool_)
         hashes = _joined([pending.hashes for pending in self._pending], np.uint64)[kept]
-        files = [pending.file for pending in self._pending if pending.file is not None]
+        files = [file for pending in self._pending for file in pending.files]
         columns = self._plan_of_columns
         if self._folder == table.live_folder:
             table.extend_columns(self._glue_columns(), columns.names)
@@ -454,6 +544,7 @@ class StreamSync:
         table.commit(
             folder=self._folder,
             is_staged=self._intent.is_staged,
+            file_format=self._format,
             files=files,
             segments=_segments(kept, first=max(self.committed, 0), upto=upto, marks=marks),
             hashes=np.empty(0, dtype=np.uint64) if self._intent.is_staged else hashes,
@@ -547,20 +638,24 @@ class StreamSync:
                 folder=self._folder,
                 columns=columns,
                 names=names_now,
+                file_format=self._format,
                 generation=generation,
                 replaces=True,
                 includes=includes,
             )
         else:  # empty, or tries before were in another sync mode
-            rewrite.publish(
-                table,
-                rewrite.Rewritten(tuple(rewrite.objects_of(includes)), (), rows),
-                includes=includes,
-                columns=columns,
-                names=names_now,
-                generation=generation,
-                replaces=True,
-            )
+            with self._workshop() as workshop:
+                came, written = rewrite.placed(table, includes, columns, workshop)
+                rewrite.publish(
+                    table,
+                    rewrite.Rewritten(came, written, rows),
+                    includes=includes,
+                    columns=columns,
+                    names=names_now,
+                    file_format=self._format,
+                    generation=generation,
+                    replaces=True,
+                )
         return rows
 
     def _merge(self, pending: Sequence[Commit]) -> int:
@@ -607,6 +702,7 @@ class StreamSync:
                 includes=pending,
                 columns=columns,
                 names=log.names_of(pending, {**({} if replaces else state.names), **self._plan_of_columns.names}),
+                file_format=self._format,
                 generation=self._plan.generation if replaces else None,
                 replaces=replaces,
             )
@@ -620,8 +716,9 @@ class StreamSync:
 
     def _join(self, table: Table) -> None:
         pending, started = table.state.pending_commits(), self._now()
-        with self._output.progress(f"{self.id}: joining the rows of a refresh that was cancelled"):
-            rewrite.join(table, pending)
+        what = f"{self.id}: joining the rows of a refresh that was cancelled"
+        with self._workshop() as workshop, self._output.progress(what):
+            rewrite.join(table, pending, workshop)
         self._notify(
             "INFO",
             f"joined {sum(commit.rows for commit in pending)} rows of an earlier, unfinished refresh or merge to the "
@@ -631,15 +728,19 @@ class StreamSync:
     def _compact(self, table: Table) -> None:
         """Join small files if there are many. Only when the log says that there may be."""
         state, most = table.state, self._config.compact_files_over
-        if state.files <= most:
+        if state.files - len(state.partitions) <= most:
             return
         live, quarter = table.live_objects(), self._config.target_file_mb << 18
         small = [found for found in live if found.size < quarter]
+        if state.partitioning:
+            places = Counter(table.partition_path(found.key) for found in small)
+            small = [found for found in small if places[table.partition_path(found.key)] > 1]
+            most += sum(1 for count in places.values() if count > 1)  # each partition keeps a file at least
         if len(small) <= most:
             return
-        started = self._now()
+        started, chosen = self._now(), {found.key for found in small}
         with self._workshop() as workshop, self._output.progress(f"{self.id}: joining {len(small)} small files"):
-            rewrite.compact(table, small, [found for found in live if found.size >= quarter], workshop)
+            rewrite.compact(table, small, [found for found in live if found.key not in chosen], workshop)
         self._notify(
             "INFO",
             f"joined {len(small)} small files; the table has {table.state.files} files now, "
@@ -654,7 +755,9 @@ class StreamSync:
             yield Workshop(
                 folder,
                 memory_limit_mb=self._config.memory_limit_mb,
-                compression=self._config.format.compression,
+                files=replace(
+                    self._file_options(), partitioning=self._keys, target_file_mb=self._config.target_file_mb
+                ),
                 target_file_mb=self._config.target_file_mb,
             )
         finally:
@@ -681,8 +784,8 @@ class StreamSync:
     def _discard(self) -> None:
         """Drop what is uploaded and will not be committed."""
         for pending in self._pending:
-            if pending.file is not None:
-                self._opened.discard(pending.file)
+            for file in pending.files:
+                self._opened.discard(file)
         self._pending = []
 
     def _notify(self, level: Literal["INFO", "WARN"], text: str) -> None:
@@ -712,6 +815,13 @@ def _segments(kept: NDArray[np.bool_], *, first: int, upto: int, marks: Sequence
         segments.append(Segment(rows=rows, dropped=position - start - rows, state_hash=digest))
         start = position
     return segments
+
+
+def _all_by_place(columns: Sequence[GlueColumn]) -> tuple[GlueColumn, ...]:
+    """The columns of a table without nested types, with ``_airbyte_extra`` from the beginning."""
+    nested = {column.Name for column in META if "<" in column.Type}
+    flat = [c.model_copy(update={"Type": "string"}) if c.Name in nested else c for c in columns]
+    return (*flat, *([] if any(column.Name == EXTRA.Name for column in flat) else [EXTRA]))
 
 
 def _joined(parts: Sequence[NDArray[Any]], dtype: type[np.generic]) -> NDArray[Any]:

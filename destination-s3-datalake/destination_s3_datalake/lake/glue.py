@@ -8,12 +8,14 @@ piling up against the account's quota.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from destination_s3_datalake.config import FormatType
 from destination_s3_datalake.errors import ConfigError
 from destination_s3_datalake.lake.aws_errors import code_of, patiently, translated
 from destination_s3_datalake.records.schema import GlueColumn
@@ -27,11 +29,60 @@ T = TypeVar("T")
 TableInput = dict[str, Any]
 
 LOG_ID, SEQ, STREAM = "airbyte_log_id", "airbyte_seq", "airbyte_stream"
+PARTITIONING = "airbyte_partitioning"
 COLUMNS, GENERATION, LAST_COMMIT_AT = "airbyte_columns", "airbyte_generation", "airbyte_last_commit_at"
 
 # What GetTable answers and UpdateTable does not take.
 READ_ONLY = {"DatabaseName", "CreateTime", "UpdateTime", "CreatedBy", "IsRegisteredWithLakeFormation", "CatalogId",
              "VersionId", "FederatedTable", "IsMultiDialectView", "Status", "IsMaterializedView"}  # fmt: skip
+
+
+# What GetPartitions answers and an update does not take.
+READ_ONLY_OF_PARTITION = {"DatabaseName", "TableName", "CreationTime", "CatalogId"}
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """How Hive, Athena and Spark read and write files of a format."""
+
+    input: str
+    output: str
+    serde: str
+    serde_parameters: Mapping[str, str]
+    parameters: Mapping[str, str]
+
+
+TEXT_INPUT = "org.apache.hadoop.mapred.TextInputFormat"
+TEXT_OUTPUT = "org.apache.hadoop.hive.ql.io.HiveIgnoreKeyTextOutputFormat"
+STORAGE: dict[FormatType, Storage] = {
+    "parquet": Storage(
+        "org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat",
+        "org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat",
+        "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe",
+        {"serialization.format": "1"},
+        {"classification": "parquet"},
+    ),
+    "jsonl": Storage(
+        TEXT_INPUT,
+        TEXT_OUTPUT,
+        "org.openx.data.jsonserde.JsonSerDe",
+        {"serialization.format": "1"},
+        {"classification": "json"},
+    ),
+    "csv": Storage(
+        TEXT_INPUT,
+        TEXT_OUTPUT,
+        "org.apache.hadoop.hive.serde2.lazy.LazySimpleSerDe",
+        {
+            "serialization.format": ",",
+            "field.delim": ",",
+            "escape.delim": "\\",
+            "serialization.null.format": "\\N",
+        },
+        {"classification": "csv", "delimiter": ",", "columnsOrdered": "true", "areColumnsQuoted": "false"},
+    ),
+}
+BY_PLACE: frozenset[FormatType] = frozenset({"csv"})  # formats that know a column by its place and not by its name
 
 
 class TableMovedError(Exception):
@@ -56,6 +107,11 @@ class GlueTable:
         return tuple(GlueColumn(Name=c["Name"], Type=c.get("Type", ""), Comment=c.get("Comment", "")) for c in found)
 
     @property
+    def serde(self) -> str:
+        descriptor = self.definition.get("StorageDescriptor") or {}
+        return str((descriptor.get("SerdeInfo") or {}).get("SerializationLibrary", ""))
+
+    @property
     def parameters(self) -> Mapping[str, str]:
         found: Mapping[str, str] = self.definition.get("Parameters") or {}
         return found
@@ -67,57 +123,121 @@ class GlueTable:
         return int(text) if text.lstrip("-").isdigit() else -1
 
 
-def new_table(name: str, *, location: str, columns: Sequence[GlueColumn], parameters: Mapping[str, str]) -> TableInput:
-    """A Parquet table as Hive, Athena and Spark expect it."""
+@dataclass(frozen=True, slots=True)
+class GluePartition:
+    """A partition. ``definition`` is what create and update take."""
+
+    values: tuple[str, ...]
+    definition: dict[str, Any]
+
+    @property
+    def location(self) -> str:
+        return str((self.definition.get("StorageDescriptor") or {}).get("Location", ""))
+
+
+def format_of(table: GlueTable) -> FormatType | None:
+    """The format that the table's SerDe reads; None if it is none of ours."""
+    return next((name for name, storage in STORAGE.items() if storage.serde == table.serde), None)
+
+
+def new_table(
+    name: str,
+    *,
+    location: str,
+    columns: Sequence[GlueColumn],
+    parameters: Mapping[str, str],
+    file_format: FormatType,
+    partition_keys: Sequence[str] = (),
+) -> TableInput:
+    """A table as Hive, Athena and Spark expect it."""
+    storage = STORAGE[file_format]
     return {
         "Name": name,
         "TableType": "EXTERNAL_TABLE",
-        "PartitionKeys": [],
-        "Parameters": {"EXTERNAL": "TRUE", "classification": "parquet", "typeOfData": "file", **parameters},
+        "PartitionKeys": [{"Name": key, "Type": "string"} for key in partition_keys],
+        "Parameters": {"EXTERNAL": "TRUE", "typeOfData": "file", **storage.parameters, **parameters},
         "StorageDescriptor": {
             "Location": location,
             "Columns": [column.model_dump() for column in columns],
-            "InputFormat": "org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat",
-            "OutputFormat": "org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat",
             "Compressed": False,
             "NumberOfBuckets": -1,
             "StoredAsSubDirectories": False,
-            "SerdeInfo": {
-                "SerializationLibrary": "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe",
-                "Parameters": {"serialization.format": "1"},
-            },
+            **_storage(storage, {}),
         },
     }
 
 
 def moved(
-    table: TableInput, *, location: str, columns: Sequence[GlueColumn], parameters: Mapping[str, str]
+    table: TableInput,
+    *,
+    location: str,
+    columns: Sequence[GlueColumn],
+    parameters: Mapping[str, str],
+    file_format: FormatType,
 ) -> TableInput:
-    """The table at another location, with these columns, everything foreign kept."""
-    return _changed(table, {"Location": location}, columns, parameters)
+    """The table at another location, with these columns, in this format, everything foreign kept."""
+    found = GlueTable(str(table.get("Name", "")), None, table)
+    storage = STORAGE[file_format]
+    if found.serde == storage.serde:
+        return _changed(table, {"Location": location}, columns, parameters, file_format)
+    gone = {name for other in STORAGE.values() for name in other.parameters}
+    kept = {name: value for name, value in found.parameters.items() if name not in gone}
+    descriptor = {"Location": location, **_storage(storage, table.get("StorageDescriptor", {}).get("SerdeInfo") or {})}
+    return _changed(
+        {**table, "Parameters": kept}, descriptor, columns, {**storage.parameters, **parameters}, file_format
+    )
 
 
-def with_columns(table: TableInput, columns: Sequence[GlueColumn], parameters: Mapping[str, str]) -> TableInput:
+def with_columns(
+    table: TableInput, columns: Sequence[GlueColumn], parameters: Mapping[str, str], file_format: FormatType
+) -> TableInput:
     """The table with these columns, everything foreign kept."""
-    return _changed(table, {}, columns, parameters)
+    return _changed(table, {}, columns, parameters, file_format)
 
 
-def columns_with_foreign(ours: Sequence[GlueColumn], present: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Our columns over those that stand in Glue: order, comments, parameters and columns of others survive."""
+def _storage(storage: Storage, serde: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a storage descriptor that say how files are read; what others added to the SerDe is its own."""
+    named = {"Name": serde["Name"]} if "Name" in serde else {}
+    return {
+        "InputFormat": storage.input,
+        "OutputFormat": storage.output,
+        "SerdeInfo": {
+            **named,
+            "SerializationLibrary": storage.serde,
+            "Parameters": dict(storage.serde_parameters),
+        },
+    }
+
+
+def columns_with_foreign(
+    ours: Sequence[GlueColumn], present: Sequence[Mapping[str, Any]], file_format: FormatType
+) -> list[dict[str, Any]]:
+    """Our columns over those that stand in Glue: order, comments, parameters and columns of others survive.
+
+    Where a column is known by its place, ours come first and in their order.
+    """
     wanted = {column.Name: column for column in ours}
     kept = []
     for column in present:
         mine = wanted.pop(column["Name"], None)
         comment = column.get("Comment") or (mine.Comment if mine else "")
         kept.append({**column, **({"Type": mine.Type} if mine else {}), **({"Comment": comment} if comment else {})})
-    return kept + [column.model_dump() for column in wanted.values()]
+    merged = kept + [column.model_dump() for column in wanted.values()]
+    if file_format in BY_PLACE:
+        places = {column.Name: place for place, column in enumerate(ours)}
+        merged.sort(key=lambda column: places.get(column["Name"], len(places)))
+    return merged
 
 
 def _changed(
-    table: TableInput, storage: Mapping[str, Any], columns: Sequence[GlueColumn], parameters: Mapping[str, str]
+    table: TableInput,
+    storage: Mapping[str, Any],
+    columns: Sequence[GlueColumn],
+    parameters: Mapping[str, str],
+    file_format: FormatType,
 ) -> TableInput:
     descriptor = table.get("StorageDescriptor", {})
-    merged = columns_with_foreign(columns, descriptor.get("Columns", ()))
+    merged = columns_with_foreign(columns, descriptor.get("Columns", ()), file_format)
     return {
         **table,
         "Parameters": {**(table.get("Parameters") or {}), **parameters},
@@ -211,6 +331,78 @@ class Catalog:
         except BotoCoreError as error:
             raise translated(error, action="glue:UpdateTable", resource=resource) from None
 
+    def partitions(self, database: str, name: str) -> Iterator[list[GluePartition]]:
+        """Every partition of a table, page by page."""
+        token: dict[str, Any] = {}
+        while True:
+            page: Any = self._call(
+                partial(self._client.get_partitions, DatabaseName=database, TableName=name, **token, **self._scope),
+                "glue:GetPartitions",
+                f"table {database}.{name}",
+            )
+            yield [_partition(found) for found in page["Partitions"]]
+            if not page.get("NextToken"):
+                return
+            token = {"NextToken": page["NextToken"]}
+
+    def partitions_of(self, database: str, name: str, values: Sequence[tuple[str, ...]]) -> list[GluePartition]:
+        """Up to 1000 partitions by their values; those that do not exist are left out."""
+        wanted: Any = [{"Values": list(each)} for each in values]
+        answer: Any = self._call(
+            lambda: self._client.batch_get_partition(
+                DatabaseName=database, TableName=name, PartitionsToGet=wanted, **self._scope
+            ),
+            "glue:BatchGetPartition",
+            f"table {database}.{name}",
+        )
+        return [_partition(found) for found in answer["Partitions"]]
+
+    def create_partitions(self, database: str, name: str, partitions: Sequence[GluePartition]) -> list[tuple[str, ...]]:
+        """Create up to 100 partitions; the values of those that exist already, perhaps by an earlier try."""
+        inputs: Any = [found.definition for found in partitions]
+        answer: Any = self._call(
+            lambda: self._client.batch_create_partition(
+                DatabaseName=database, TableName=name, PartitionInputList=inputs, **self._scope
+            ),
+            "glue:BatchCreatePartition",
+            f"table {database}.{name}",
+        )
+        taken = []
+        for failed in answer.get("Errors") or ():
+            if failed["ErrorDetail"]["ErrorCode"] != "AlreadyExistsException":
+                raise _partition_error(failed, "glue:BatchCreatePartition", f"table {database}.{name}")
+            taken.append(tuple(failed["PartitionValues"]))
+        return taken
+
+    def update_partitions(self, database: str, name: str, partitions: Sequence[GluePartition]) -> None:
+        """Replace the definition of up to 100 partitions."""
+        entries: Any = [
+            {"PartitionValueList": list(found.values), "PartitionInput": found.definition} for found in partitions
+        ]
+        answer: Any = self._call(
+            lambda: self._client.batch_update_partition(
+                DatabaseName=database, TableName=name, Entries=entries, **self._scope
+            ),
+            "glue:BatchUpdatePartition",
+            f"table {database}.{name}",
+        )
+        for failed in answer.get("Errors") or ():
+            raise _partition_error(failed, "glue:BatchUpdatePartition", f"table {database}.{name}")
+
+    def drop_partitions(self, database: str, name: str, values: Sequence[tuple[str, ...]]) -> None:
+        """Drop up to 25 partitions; their files stay."""
+        doomed: Any = [{"Values": list(each)} for each in values]
+        answer: Any = self._call(
+            lambda: self._client.batch_delete_partition(
+                DatabaseName=database, TableName=name, PartitionsToDelete=doomed, **self._scope
+            ),
+            "glue:BatchDeletePartition",
+            f"table {database}.{name}",
+        )
+        for failed in answer.get("Errors") or ():
+            if failed["ErrorDetail"]["ErrorCode"] != "EntityNotFoundException":
+                raise _partition_error(failed, "glue:BatchDeletePartition", f"table {database}.{name}")
+
     def drop_table(self, database: str, name: str) -> None:
         """Drop a table; only ``check`` does, with a table of its own."""
         self._call(
@@ -228,6 +420,19 @@ class Catalog:
             raise translated(error, action=action, resource=resource) from None
         except BotoCoreError as error:
             raise translated(error, action=action, resource=resource) from None
+
+
+def _partition(found: Mapping[str, Any]) -> GluePartition:
+    definition = {key: value for key, value in found.items() if key not in READ_ONLY_OF_PARTITION}
+    return GluePartition(tuple(found["Values"]), definition)
+
+
+def _partition_error(failed: Mapping[str, Any], action: str, resource: str) -> Exception:
+    """What was wrong with one partition of a batch. A partition that vanished meanwhile is there again next time."""
+    code = failed["ErrorDetail"]["ErrorCode"]
+    code = "ConcurrentModificationException" if code == "EntityNotFoundException" else code
+    error = ClientError({"Error": {"Code": code, "Message": ""}}, action.partition(":")[2])
+    return translated(error, action=action, resource=resource)
 
 
 class _TakenError(Exception):

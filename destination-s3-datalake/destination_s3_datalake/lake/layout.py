@@ -31,8 +31,8 @@ class Layout:
         """Key prefix of the n-th folder that a writer began, without a slash."""
         return f"{self.data}{epoch:010d}-{n}-{rand8}"
 
-    def data_file(self, folder: str, seq: int, epoch: int, rand8: str) -> str:
-        return f"{folder}/{seq:010d}-{epoch:010d}-{rand8}.parquet"
+    def data_file(self, folder: str, seq: int, epoch: int, rand8: str, suffix: str) -> str:
+        return f"{folder}/{seq:010d}-{epoch:010d}-{rand8}{suffix}"
 
     def replay(self, seq: int, epoch: int, rand8: str) -> str:
         return f"{self._private}/replay/{seq:010d}-{epoch:010d}-{rand8}"
@@ -58,6 +58,11 @@ class Layout:
         """A key behind every log entry and before everything else below ``private``: replay, stage, tombstones."""
         return f"{self._private}/log0"
 
+    @property
+    def root(self) -> str:
+        """The location of every folder of the table."""
+        return f"s3://{self.bucket}/{self.data}"
+
     def location(self, folder: str) -> str:
         """The folder as a Glue Location."""
         return f"s3://{self.bucket}/{folder}/"
@@ -65,6 +70,12 @@ class Layout:
     @property
     def _private(self) -> str:
         return f"{self.prefix}/_airbyte/{self.database_folder}/{self.table_folder}"
+
+
+def suffix_of(name: str) -> str:
+    """The ending of a data file's name or key, such as ``.csv.gz``."""
+    dot = name.rpartition("/")[2].find(".")
+    return name.rpartition("/")[2][dot:] if dot >= 0 else ""
 
 
 def epoch_of_file(key: str) -> int | None:

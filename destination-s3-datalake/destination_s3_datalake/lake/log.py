@@ -15,8 +15,10 @@ from typing import Annotated, Any, Literal, NamedTuple, assert_never
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from destination_s3_datalake.config import FormatType
 from destination_s3_datalake.errors import ConfigError, InternalError
 from destination_s3_datalake.lake.layout import epoch_of_folder
+from destination_s3_datalake.records.partitions import PartitionKey, Values
 from destination_s3_datalake.records.schema import GlueColumn
 
 FORMAT = 1
@@ -82,6 +84,9 @@ class Commit(EntryBase):
     """Where the files are: the live folder, one that a swap will publish, or ``stage``."""
     is_staged: bool = False
     """Whether the rows wait in ``stage`` for a merge by key."""
+    file_format: FormatType = "parquet"
+    partitions: tuple[Values, ...] = ()
+    """Partitions that this commit is the first of in its folder."""
     generation: int | None
     files: tuple[DataFile, ...]
     segments: tuple[Segment, ...]
@@ -112,6 +117,11 @@ class Swap(EntryBase):
     folder: str
     columns: tuple[GlueColumn, ...]
     names: dict[str, str]
+    file_format: FormatType = "parquet"
+    partitioning: tuple[PartitionKey, ...] = ()
+    """Keys of the table; its files lie in one folder per partition below ``folder``."""
+    partitions: tuple[Values, ...] = ()
+    """Every partition of the folder."""
     generation: int | None
     upto: int
     """Seq of the last commit before this entry: none up to there is ever completed again. -1 for none."""
@@ -138,6 +148,9 @@ class Adopt(EntryBase):
     names: dict[str, str]
     files: tuple[StoredFile, ...]
     rows: int | None = None
+    file_format: Literal["parquet"] = "parquet"
+    partitioning: tuple[PartitionKey, ...] = ()
+    partitions: tuple[Values, ...] = ()
     replaces: Literal[False] = False
     generation: None = None
     upto: int = -1
@@ -286,6 +299,8 @@ class TableState(BaseModel):
     files: int = 0
     bytes: int = 0
     """Data files of the table and their size."""
+    partitions: frozenset[Values] = frozenset()
+    """Partitions of the table."""
     unique_by: tuple[str, ...] | None = None
     """Fields by which every row of the table is the only one; None if it may hold several."""
     has_litter: bool = False
@@ -295,6 +310,16 @@ class TableState(BaseModel):
     def folder(self) -> str | None:
         """The live folder."""
         return self.swap.folder if self.swap else None
+
+    @property
+    def file_format(self) -> FormatType | None:
+        """Format of the live folder's files; None if there is no folder yet."""
+        return self.swap.file_format if self.swap else None
+
+    @property
+    def partitioning(self) -> tuple[PartitionKey, ...]:
+        """Keys of the table; none if it is not partitioned."""
+        return self.swap.partitioning if self.swap else ()
 
     @property
     def tombstones(self) -> str | None:
@@ -390,6 +415,7 @@ def fold(state: TableState | None, entry: AnyEntry) -> TableState:
                     "columns": entry.columns,
                     "names": entry.names,
                     "rows": entry.rows,
+                    "partitions": frozenset(entry.partitions),
                     "files": len(entry.files),
                     "bytes": sum(file.bytes for file in entry.files),
                 }
@@ -523,6 +549,7 @@ def _with_swap(state: TableState, entry: Swap) -> TableState:
             "is_published": False,
             "columns": entry.columns,
             "names": entry.names,
+            "partitions": frozenset(entry.partitions),
             "live": live,
             "dead": dead,
             "unique_by": entry.unique_by,
@@ -552,6 +579,7 @@ def _with_void(state: TableState, entry: Void) -> TableState:
             "rows": None if state.rows is None else state.rows - lost.rows,
             "files": state.files - len(lost.files),
             "bytes": state.bytes - sum(file.bytes for file in lost.files),
+            "partitions": state.partitions - frozenset(lost.partitions),
         }
     return state.model_copy(update=update)
 
@@ -633,6 +661,7 @@ def _with_commit(state: TableState, entry: Commit) -> TableState:
             "rows": None if state.rows is None else state.rows + entry.rows,
             "files": state.files + len(entry.files),
             "bytes": state.bytes + sum(file.bytes for file in entry.files),
+            "partitions": state.partitions | frozenset(entry.partitions),
             "unique_by": None if entry.rows else state.unique_by,
         }
         if entry.columns is not None:

@@ -23,7 +23,8 @@ import orjson
 from destination_s3_datalake.errors import ConfigError
 from destination_s3_datalake.lake.rewrite import Workshop, parquet
 from destination_s3_datalake.records.database import literal, open_database, quoted
-from destination_s3_datalake.records.ingest import EXTRA, EXTRACTED_AT, parquet_options
+from destination_s3_datalake.records.files import WrittenFile, copy_options, write
+from destination_s3_datalake.records.ingest import EXTRA, EXTRACTED_AT
 from destination_s3_datalake.records.schema import Column, Json, Struct
 from destination_s3_datalake.records.values import escaped
 
@@ -68,7 +69,7 @@ class Merged:
     """What the merge made: which of the live files stay as they are, new files, and how many rows changed place."""
 
     kept: tuple[int, ...]
-    written: tuple[Path, ...]
+    written: tuple[WrittenFile, ...]
     removed: int
     added: int
     tombstones: Path | None
@@ -170,7 +171,7 @@ class _Merge:
         self._database.execute("CREATE TEMP TABLE gone AS SELECT f, r FROM places WHERE kind = 1 AND (NOT wins OR d)")
         self._database.execute("CREATE TEMP TABLE added AS SELECT f, r FROM places WHERE kind = 2 AND wins AND NOT d")
 
-    def _write(self, touched: Sequence[int], *, has_new: bool) -> tuple[Path, ...]:
+    def _write(self, touched: Sequence[int], *, has_new: bool) -> tuple[WrittenFile, ...]:
         parts = []
         if touched:
             self._database.execute("CREATE TEMP TABLE numbers (f BIGINT, n BIGINT)")
@@ -191,12 +192,8 @@ class _Merge:
         rows = " UNION ALL BY NAME ".join(f"({part})" for part in parts)
         present = self._columns(rows)
         order = ", ".join(value.expression for value in self._contest.keys if value.column in present)
-        target = self._workshop.folder / "merged"
-        self._database.execute(
-            f"COPY (SELECT * EXCLUDE (file) FROM ({rows}) {f'ORDER BY {order}' if order else ''}) TO {literal(target)} "
-            f"({parquet_options(self._workshop.compression)}, FILE_SIZE_BYTES '{self._workshop.target_file_mb}MB')"
-        )
-        return tuple(sorted(target.iterdir()))
+        query = f"SELECT * EXCLUDE (file) FROM ({rows}) {f'ORDER BY {order}' if order else ''}"
+        return write(self._database, query, self._workshop.folder / "merged", self._workshop.files)
 
     def _write_tombstones(self) -> Path | None:
         """Winners that are deletes, and those of before whose keys did not come."""
@@ -208,7 +205,7 @@ class _Merge:
         if not self._database.execute(f"SELECT count(*) FROM ({rows})").fetchall()[0][0]:
             return None
         target = self._workshop.folder / "tombstones.parquet"
-        self._database.execute(f"COPY ({rows}) TO {literal(target)} ({parquet_options(self._workshop.compression)})")
+        self._database.execute(f"COPY ({rows}) TO {literal(target)} ({copy_options(self._workshop.files)})")
         return target
 
     def _narrow(self, files: Sequence[Path], *, kind: int) -> str:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
+from destination_s3_datalake.config import FormatType
 from destination_s3_datalake.errors import ConfigError, TransientError
 from destination_s3_datalake.lake import glue, log
 from destination_s3_datalake.lake.garbage import Retention
@@ -20,9 +23,10 @@ from destination_s3_datalake.lake.heartbeat import Heartbeat
 from destination_s3_datalake.lake.layout import Layout, epoch_of_file
 from destination_s3_datalake.lake.log import TableState
 from destination_s3_datalake.lake.s3 import Bucket
-from destination_s3_datalake.lake.table import Table, TableName, is_completed, stream_parameter
+from destination_s3_datalake.lake.table import UPLOADS_AT_ONCE, Table, TableName, is_completed, stream_parameter
 from destination_s3_datalake.lake.table_log import REPAIR, TableLog, TakenError
 from destination_s3_datalake.records.names import READER_COLUMNS
+from destination_s3_datalake.records.partitions import PartitionKey
 from destination_s3_datalake.records.schema import GlueColumn
 
 POLL_SECONDS = 2.0
@@ -140,11 +144,10 @@ def _is_to_adopt(lake: Lake, state: TableState | None, table: GlueTable) -> bool
 
 
 def _require_adoptable(name: TableName, layout: Layout, table: GlueTable) -> None:
-    serde = str(table.definition.get("StorageDescriptor", {}).get("SerdeInfo", {}).get("SerializationLibrary", ""))
     root = f"s3://{layout.bucket}/"
     reasons = {
         "it is partitioned": bool(table.definition.get("PartitionKeys")),
-        "its files are not Parquet": "parquet" not in serde.lower(),
+        "its files are not Parquet": "parquet" not in table.serde.lower(),
         f"its Location is not a folder of the bucket {layout.bucket}": not table.location.startswith(root)
         or not table.location.removeprefix(root).strip("/"),
         "new folders would lie below its Location (choose another s3_bucket_path)": f"{root}{layout.data}".startswith(
@@ -274,8 +277,11 @@ def _require_latest_start(lake: Lake, found: Found) -> None:
 
 def _finish_commits(lake: Lake, table: Table) -> None:
     for commit in table.state.unfinished_commits():
-        completed = [is_completed(lake.bucket, file) for file in commit.files]  # each of them, also behind a lost one
+        with ThreadPoolExecutor(max_workers=UPLOADS_AT_ONCE) as pool:
+            completed = list(pool.map(partial(is_completed, lake.bucket), commit.files))  # each, also behind a lost one
         if all(completed):
+            if commit.seq in table.state.live and table.state.is_published:
+                table.register(commit.partitions)
             continue
         # Uploads aborted from outside: the commit was never acknowledged, and the source sends its rows again.
         table.void(commit)
@@ -305,8 +311,7 @@ def _finish_swap(lake: Lake, table: Table) -> None:
     if not table.state.is_published:
         table.publish(swap)
         return
-    said = table.repair()
-    if said is not None:
+    for said in table.repair():
         lake.notify("WARN", said)
 
 
@@ -320,10 +325,24 @@ def _abort_uploads(lake: Lake, layout: Layout, table: Table) -> None:
 
 
 def create_if_new(
-    table: Table, *, columns: tuple[GlueColumn, ...], names: dict[str, str], generation: int | None
+    table: Table,
+    *,
+    columns: tuple[GlueColumn, ...],
+    names: dict[str, str],
+    file_format: FormatType,
+    partitioning: tuple[PartitionKey, ...],
+    generation: int | None,
 ) -> bool:
     """Publish an empty folder for a table that has none yet; whether it was new."""
     if table.state.swap is not None:
         return False
-    table.swap(folder=table.new_folder(), columns=columns, names=names, generation=generation, replaces=False)
+    table.swap(
+        folder=table.new_folder(),
+        columns=columns,
+        names=names,
+        file_format=file_format,
+        partitioning=partitioning,
+        generation=generation,
+        replaces=False,
+    )
     return True

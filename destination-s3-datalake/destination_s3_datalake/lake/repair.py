@@ -20,8 +20,9 @@ from destination_s3_datalake.lake.layout import Layout
 from destination_s3_datalake.lake.log import StoredFile, Swap, TableState, checkpoint_json
 from destination_s3_datalake.lake.opening import Lake, reaches
 from destination_s3_datalake.lake.s3 import ListedObject
-from destination_s3_datalake.lake.table import TableName, ours_in, stream_parameter
+from destination_s3_datalake.lake.table import TableName, ours_in, partitioning_of, stream_parameter
 from destination_s3_datalake.lake.table_log import CHECKPOINT, TableLog
+from destination_s3_datalake.records.partitions import values_of
 from destination_s3_datalake.records.schema import EXTRA, META
 
 NUMBERS = re.compile(r"\d{10,20}")
@@ -103,11 +104,18 @@ def _state_of(
     mine = {*ours_in(table), *(column.Name for column in META), EXTRA.Name}
     columns = tuple(column for column in table.columns if column.Name in mine)
     generation = table.parameters.get(glue.GENERATION)
+    file_format = glue.format_of(table) or "parquet"
     files = tuple(StoredFile(key=found.key, bytes=found.size) for found in live)
     swap = Swap(
         seq=seq, epoch=seq, uid=uuid.uuid4().hex, log_id=log_id, time=datetime.now(UTC).isoformat(), folder=folder,
-        columns=columns, names=names, generation=None, upto=seq, replaces=False, files=files, tombstones=tombstones,
+        columns=columns, names=names, file_format=file_format, generation=None, upto=seq, replaces=False, files=files,
+        tombstones=tombstones,
     )  # fmt: skip
+    keys = partitioning_of(table)
+    places = {tuple(found.key.split("/")[-1 - len(keys) : -1]) for found in live} if keys else set()
+    swap = swap.model_copy(
+        update={"partitioning": keys, "partitions": tuple(sorted(values_of("/".join(place)) for place in places))}
+    )
     return TableState(
         log_id=log_id,
         stream=stream,
@@ -116,6 +124,7 @@ def _state_of(
         names=names,
         applied_upto=seq,
         swap=swap,
+        partitions=frozenset(swap.partitions),
         published_generation=int(generation) if generation is not None else None,
         rows=None,
         files=len(files),
@@ -127,7 +136,8 @@ def _state_of(
 def _claim(lake: Lake, name: TableName, table: GlueTable, state: TableState) -> None:
     """Let Glue name the new log, on top of whatever stands there now."""
     parameters = {glue.LOG_ID: state.log_id, glue.SEQ: str(state.next_seq - 1)}
-    definition = glue.with_columns(table.definition, state.columns, parameters)
+    file_format = state.file_format or "parquet"
+    definition = glue.with_columns(table.definition, state.columns, parameters, file_format)
     try:
         lake.catalog.update_table(name.database, definition, version=table.version)
     except glue.TableMovedError:

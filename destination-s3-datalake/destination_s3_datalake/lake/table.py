@@ -12,25 +12,29 @@ import math
 import random
 import secrets
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from destination_s3_datalake.config import FormatType
 from destination_s3_datalake.errors import ConfigError, FencedError, TransientError
-from destination_s3_datalake.lake import garbage, glue, log, replay
+from destination_s3_datalake.lake import garbage, glue, log, partitions, replay
 from destination_s3_datalake.lake.garbage import Retention
 from destination_s3_datalake.lake.glue import Catalog, GlueTable, TableMovedError
-from destination_s3_datalake.lake.layout import Layout
+from destination_s3_datalake.lake.layout import Layout, suffix_of
 from destination_s3_datalake.lake.log import Adopt, Segment, Swap, TableState
 from destination_s3_datalake.lake.s3 import Bucket, ListedObject, NoSuchUploadError
 from destination_s3_datalake.lake.table_log import TableLog
+from destination_s3_datalake.records.partitions import PartitionKey, Values, path_of, values_of
 from destination_s3_datalake.records.schema import GlueColumn
 
 PART_BYTES = 16 << 20
 MOST_PARTS = 10_000
 PUBLISH_ATTEMPTS = 50
+UPLOADS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +105,15 @@ class Table:
         self._bucket.download(key, path)
 
     def take_over(self, source: str, folder: str, *, size: int) -> log.StoredFile:
-        """Copy a data file into ``folder``, which is of this writer alone, server side."""
-        key = self._new_key(folder)
+        """Copy a data file into ``folder``, which is of this writer alone, server side; its partition stays."""
+        path = self.partition_path(source)
+        key = self._new_key(f"{folder}/{path}" if path else folder, suffix_of(source))
         self._bucket.copy(source, key, size=size)
         return log.StoredFile(key=key, bytes=size)
 
-    def store(self, path: Path, folder: str) -> log.StoredFile:
+    def store(self, path: Path, folder: str, values: Values = ()) -> log.StoredFile:
         """Upload a local file into ``folder``, which is of this writer alone and read by nobody yet."""
-        file = self.upload(path, folder=folder, rows=0)
+        file = self.upload(path, folder=folder, rows=0, values=values)
         self._complete(file)
         return log.StoredFile(key=file.key, bytes=file.bytes)
 
@@ -118,16 +123,27 @@ class Table:
         self._complete(self._upload(path, key, rows=0))
         return key
 
-    def upload(self, path: Path, *, folder: str, rows: int) -> log.DataFile:
+    def partitions_in(self, files: Iterable[log.DataFile] | Iterable[log.StoredFile]) -> tuple[Values, ...]:
+        """The partitions that these files are in, each once."""
+        paths = {self.partition_path(file.key) for file in files}
+        return tuple(values_of(path) for path in sorted(paths) if path)
+
+    def partition_path(self, key: str) -> str:
+        """The partition's part of a data file's key; empty in a table without partitions, and in the stage."""
+        parts = key.split("/")[-1 - len(self.state.partitioning) : -1]
+        return "" if key.startswith(f"{self.stage}/") else "/".join(parts)
+
+    def upload(self, path: Path, *, folder: str, rows: int, values: Values = ()) -> log.DataFile:
         """Upload a closed local file into ``folder`` and leave it incomplete: durable, and invisible to every reader.
 
         Raises:
             FencedError: somebody aborted the upload.
         """
-        return self._upload(path, self._new_key(folder), rows=rows)
+        below = f"{folder}/{path_of(self.state.partitioning, values)}" if values else folder
+        return self._upload(path, self._new_key(below, suffix_of(path.name)), rows=rows)
 
-    def _new_key(self, folder: str) -> str:
-        return self._layout.data_file(folder, self.state.next_seq, self.epoch, secrets.token_hex(4))
+    def _new_key(self, folder: str, suffix: str) -> str:
+        return self._layout.data_file(folder, self.state.next_seq, self.epoch, secrets.token_hex(4), suffix)
 
     def _upload(self, path: Path, key: str, *, rows: int) -> log.DataFile:
         size = path.stat().st_size
@@ -155,6 +171,7 @@ class Table:
         *,
         folder: str,
         is_staged: bool = False,
+        file_format: FormatType,
         files: Sequence[log.DataFile],
         segments: Sequence[Segment],
         hashes: replay.Hashes,
@@ -179,18 +196,57 @@ class Table:
         if 0 < hashes.nbytes <= replay_window_bytes:
             replay_key = self._layout.replay(self.state.next_seq, self.epoch, secrets.token_hex(4))
             self._bucket.put(replay_key, replay.packed(hashes))
+        known = self._known_partitions(folder)
+        new = tuple(values for values in self.partitions_in(files) if values not in known)
         entry = self._log.append_or_stop(
             lambda seq, uid, now: log.Commit(
                 seq=seq, epoch=self.epoch, uid=uid, log_id=self.state.log_id, time=now, folder=folder,
-                is_staged=is_staged, generation=generation, files=tuple(files), segments=tuple(segments),
-                replay_key=replay_key,
+                is_staged=is_staged, file_format=file_format, partitions=new, generation=generation,
+                files=tuple(files), segments=tuple(segments), replay_key=replay_key,
                 columns=columns, names=dict(names) if names is not None else None, applied_upto=self._applied,
             )
         )  # fmt: skip
-        for file in files:
-            self._complete(file)
+        with ThreadPoolExecutor(max_workers=UPLOADS_AT_ONCE) as pool:
+            list(pool.map(self._complete, files))
+        if folder == self.state.folder:
+            self.register(new)
         self._applied = entry.seq
         self._shrink_replay(replay_window_bytes)
+
+    def _known_partitions(self, folder: str) -> frozenset[Values]:
+        if folder == self.state.folder:
+            return self.state.partitions
+        before = (commit for commit in self.state.pending_commits() if commit.folder == folder)
+        return frozenset(values for commit in before for values in commit.partitions)
+
+    def register(self, new: Collection[Values]) -> None:
+        """Show partitions of the live folder, whose files are complete, to readers."""
+        if new:
+            where = {values: self._location_of(self.live_folder, values) for values in new}
+            partitions.register(self._catalog, self._place(), where, self._log.require_latest)
+
+    def _synchronise(self, columns: tuple[GlueColumn, ...] | None = None) -> partitions.Repaired:
+        """Let Glue show the partitions of the log with our columns, and no other ones of ours."""
+        if not self.state.partitioning:
+            return partitions.Repaired(0, 0, 0)
+        where = {values: self._location_of(self.live_folder, values) for values in self.state.partitions}
+        return partitions.synchronise(self._catalog, self._place(columns), where, self._log.require_latest)
+
+    def _location_of(self, folder: str, values: Values) -> str:
+        return self._layout.location(f"{folder}/{path_of(self.state.partitioning, values)}")
+
+    def _place(self, columns: tuple[GlueColumn, ...] | None = None) -> partitions.Place:
+        table = self._catalog.table(self.name.database, self.name.table)
+        if table is None:
+            raise TransientError(f"The table {self.name} vanished from Glue during the sync. Run it again.")
+        self._require_ours(table)
+        return partitions.Place(
+            self.name.database,
+            table,
+            self.state.columns if columns is None else columns,
+            self.state.file_format or "parquet",
+            self._layout.root,
+        )
 
     def swap(
         self,
@@ -198,6 +254,8 @@ class Table:
         folder: str,
         columns: tuple[GlueColumn, ...],
         names: Mapping[str, str],
+        file_format: FormatType,
+        partitioning: tuple[PartitionKey, ...] | None = None,
         generation: int | None,
         replaces: bool,
         includes: Sequence[log.Commit] = (),
@@ -209,6 +267,7 @@ class Table:
         """Make a complete folder the table: one entry, one ``UpdateTable``, one entry.
 
         Args:
+            partitioning: the keys of a table that is new; those of one that exists stay.
             includes: the pending commits whose rows are in the folder.
             files, rows: what is in the folder, if it was rewritten; None if it holds the files of ``includes``.
             unique_by: fields by which each row is the only one.
@@ -218,10 +277,14 @@ class Table:
             FencedError: a newer writer has opened or moved the table.
         """
         upto = self.state.commits[-1].seq if self.state.commits else -1
+        keys = self.state.partitioning if partitioning is None else partitioning
+        there = {values for commit in includes for values in commit.partitions} if files is None else ()
+        places = self.partitions_in(files) if files is not None else tuple(sorted(there))
         entry = self._log.append_or_stop(
             lambda seq, uid, now: log.Swap(
                 seq=seq, epoch=self.epoch, uid=uid, log_id=self.state.log_id, time=now, folder=folder,
-                columns=columns, names=dict(names), generation=generation, upto=upto, replaces=replaces,
+                columns=columns, names=dict(names), file_format=file_format, partitioning=keys,
+                partitions=places, generation=generation, upto=upto, replaces=replaces,
                 includes=tuple(commit.seq for commit in includes), files=None if files is None else tuple(files),
                 rows=rows, unique_by=unique_by, tombstones=tombstones,
             )
@@ -248,6 +311,7 @@ class Table:
     def publish(self, swap: Swap | Adopt) -> None:
         """Point Glue at the folder of a swap entry, then log that it does."""
         self._move(swap)
+        self._synchronise()
         entry = self._log.append_or_stop(
             lambda seq, uid, now: log.Published(
                 seq=seq, epoch=self.epoch, uid=uid, log_id=self.state.log_id, time=now, swap_seq=swap.seq
@@ -255,22 +319,35 @@ class Table:
         )
         self._applied = entry.seq
 
-    def repair(self) -> str | None:
-        """Put back what somebody else changed in Glue; a sentence that says what, None if nothing was wrong."""
+    def repair(self) -> list[str]:
+        """Put back what somebody else changed in Glue; sentences that say what."""
+        said = self._repair_table()
+        done = self._synchronise()
+        if done.total:
+            said.append(
+                f"Partitions of {self.name} in Glue were not those of its log: {done.created} were created, "
+                f"{done.changed} set right, {done.dropped} dropped."
+            )
+        return said
+
+    def _repair_table(self) -> list[str]:
         swap = self.state.swap
         assert swap is not None  # opening published one
         table = self._catalog.table(self.name.database, self.name.table)
         if table is None:
             self._move(swap)
-            return f"The table {self.name} was dropped in Glue; it was created again from its log."
+            return [f"The table {self.name} was dropped in Glue; it was created again from its log."]
         if table.location.rstrip("/") != self._layout.location(swap.folder).rstrip("/"):
             self._move(swap)
-            return f"The Location of {self.name} had been changed in Glue; it was set back to the committed folder."
-        present = {column.Name: column.Type for column in table.columns}
-        if any(present.get(column.Name) != column.Type for column in self.state.columns):
+            return [f"The Location of {self.name} had been changed in Glue; it was set back to the committed folder."]
+        present = [column.model_dump() for column in table.columns]
+        if not partitions.shows(present, self.state.columns, swap.file_format):
             self._move(swap)
-            return f"Columns of {self.name} had been changed in Glue; they were set back to those of its files."
-        return None
+            return [f"Columns of {self.name} had been changed in Glue; they were set back to those of its files."]
+        if table.serde != glue.STORAGE[swap.file_format].serde:
+            self._move(swap)
+            return [f"The SerDe of {self.name} had been changed in Glue; it was set back to that of its files."]
+        return []
 
     def columns_in_glue(self) -> tuple[GlueColumn, ...]:
         """The table's columns as they stand in Glue, those of others included; none if there is no table."""
@@ -280,17 +357,23 @@ class Table:
     def extend_columns(self, columns: Sequence[GlueColumn], names: Mapping[str, str]) -> None:
         """Add columns in Glue, before the first file that has them appears."""
         parameters = {glue.COLUMNS: names_parameter(names)}
+        is_changed = False
 
         def change(table: GlueTable | None) -> None:
+            nonlocal is_changed
             if table is None:
                 raise TransientError(f"The table {self.name} vanished from Glue during the sync. Run it again.")
             self._require_ours(table)
             present = {column.Name: column.Type for column in table.columns}
             if any(present.get(column.Name) != column.Type for column in columns):
-                definition = glue.with_columns(table.definition, columns, parameters)
+                file_format = self.state.file_format or "parquet"
+                definition = glue.with_columns(table.definition, columns, parameters, file_format)
+                is_changed = True  # also if the answer is lost
                 self._catalog.update_table(self.name.database, definition, version=table.version)
 
         self._insist(change)
+        if is_changed:
+            self._synchronise(tuple(columns))
 
     def close(self) -> None:
         """Say in the log that this run ended well. Call it after its STATEs were flushed."""
@@ -348,7 +431,14 @@ class Table:
 
         def change(table: GlueTable | None) -> None:
             if table is None:
-                definition = glue.new_table(self.name.table, location=location, columns=columns, parameters=parameters)
+                definition = glue.new_table(
+                    self.name.table,
+                    location=location,
+                    columns=columns,
+                    parameters=parameters,
+                    file_format=swap.file_format,
+                    partition_keys=[key.name for key in swap.partitioning],
+                )
                 self._catalog.create_table(self.name.database, definition)
                 return
             self._require_ours(table)
@@ -359,7 +449,11 @@ class Table:
                 )
             gone = ours_in(table) - {column.Name for column in columns} if swap.replaces else frozenset()
             definition = glue.moved(
-                without_columns(table.definition, gone), location=location, columns=columns, parameters=parameters
+                without_columns(table.definition, gone),
+                location=location,
+                columns=columns,
+                parameters=parameters,
+                file_format=swap.file_format,
             )
             if definition != table.definition:
                 self._catalog.update_table(self.name.database, definition, version=table.version)
@@ -396,12 +490,17 @@ class Table:
             )
 
     def _parameters(self, swap: Swap | Adopt) -> dict[str, str]:
+        import orjson
+
         parameters = {
             glue.LOG_ID: self.state.log_id,
             glue.SEQ: str(swap.seq),
             glue.STREAM: stream_parameter(self.name.stream),
             glue.COLUMNS: names_parameter(self.state.names),
         }
+        if swap.partitioning:
+            keys = [key.model_dump() for key in swap.partitioning]
+            parameters[glue.PARTITIONING] = orjson.dumps(keys).decode()
         if self.state.published_generation is not None:
             parameters[glue.GENERATION] = str(self.state.published_generation)
         return parameters
@@ -462,6 +561,13 @@ def ours_in(table: GlueTable) -> frozenset[str]:
     except orjson.JSONDecodeError:
         return frozenset()
     return frozenset(mapping.values()) if isinstance(mapping, dict) else frozenset()
+
+
+def partitioning_of(table: GlueTable) -> tuple[PartitionKey, ...]:
+    """The keys of a table of ours, as its parameters say them."""
+    import orjson
+
+    return tuple(PartitionKey(**key) for key in orjson.loads(table.parameters.get(glue.PARTITIONING, "[]")))
 
 
 def without_columns(definition: glue.TableInput, gone: Collection[str]) -> glue.TableInput:

@@ -96,6 +96,15 @@ class TableLog:
             self._checkpoints = known[-KEPT_CHECKPOINTS:]
             self._bucket.delete_many(known[:-KEPT_CHECKPOINTS])
 
+    def require_latest(self) -> None:
+        """Nobody has appended since this writer did.
+
+        Raises:
+            FencedError: a newer writer has opened the table.
+        """
+        if self.state is not None and self._bucket.head(self._key(self.state.next_seq)) is not None:
+            raise self._fenced()
+
     def append_or_stop(self, build: Callable[[int, str, str], E]) -> E:
         """``append`` for a writer that has opened the table.
 
@@ -105,11 +114,14 @@ class TableLog:
         try:
             return self.append(build)
         except TakenError:
-            raise FencedError(
-                f"Another sync has opened {self._table} since this one did; this one stops without harm. "
-                "Run only one connection per table at a time.",
-                table=self._table,
-            ) from None
+            raise self._fenced() from None
+
+    def _fenced(self) -> FencedError:
+        return FencedError(
+            f"Another sync has opened {self._table} since this one did; this one stops without harm. "
+            "Run only one connection per table at a time.",
+            table=self._table,
+        )
 
     def _from_checkpoint(self) -> log.TableState | None:
         """The newest state that can be read; None if there is none."""

@@ -1,9 +1,9 @@
-"""Spooled record lines of one stream -> one closed Parquet file, each value exactly as ``values.py`` decides.
+"""Spooled record lines of one stream -> closed data files, each value exactly as ``values.py`` decides.
 
 Two paths, one meaning. Lines of the stream's usual shape are read by DuckDB, column by column, and proved to be read
 exactly (``shape.py``); those that are not are tried with the shape that they share; what is left goes value by value
 (``exact.py``). Rows keep their order of arrival. They wait in a DuckDB temporary table that spills to the spool's
-folder, are hashed, and written by DuckDB's own COPY, which stays within its limit.
+folder, are hashed, and written by DuckDB's own COPY (``files.py``), which stays within its limit.
 
 The hash of a row is over what is stored of its record, the originals in ``_airbyte_extra`` included, and neither times
 nor ids: the same record gives the same hash in every try, and in every order of its fields.
@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Literal
 
 import duckdb
 import msgspec
@@ -26,14 +25,12 @@ from numpy.typing import NDArray
 
 from destination_s3_datalake.errors import InternalError
 from destination_s3_datalake.protocol.catalog import StreamId
-from destination_s3_datalake.records import shape
+from destination_s3_datalake.records import files, shape
 from destination_s3_datalake.records.database import duck_type, literal, open_database, quoted
 from destination_s3_datalake.records.schema import Column
 from destination_s3_datalake.records.values import Undeclared
 
 Hashes = NDArray[np.uint64]
-CODECS: dict[str, str] = {"none": "uncompressed", "lz4": "lz4_raw"}  # where DuckDB has other names
-ROW_GROUP_BYTES = 128 << 20
 EXTRACTED_AT, META, EXTRA, CHANGES = "_airbyte_extracted_at", "_airbyte_meta", "_airbyte_extra", "changes"
 CHANGES_TYPE = "STRUCT(field VARCHAR, change VARCHAR, reason VARCHAR)[]"
 SAMPLE_PLACES, SAMPLE_LINES = 5, 40
@@ -49,7 +46,7 @@ _encode = msgspec.json.Encoder().encode
 class WriteOptions:
     """How files are written."""
 
-    compression: Literal["zstd", "snappy", "gzip", "lz4", "brotli", "none"]
+    files: files.FileOptions
     undeclared_fields: Undeclared
     memory_limit_mb: int
     temp_directory: Path
@@ -57,7 +54,10 @@ class WriteOptions:
 
 @dataclass(frozen=True, slots=True)
 class IngestJob:
-    """What to convert. ``lines`` holds ``rows`` RECORD lines of one stream, each with its newline; sizes in bytes."""
+    """What to convert. ``lines`` holds ``rows`` RECORD lines of one stream, each with its newline; sizes in bytes.
+
+    ``target`` is a folder that is made for the files.
+    """
 
     stream: StreamId
     lines: Path
@@ -71,15 +71,13 @@ class IngestJob:
 
 
 @dataclass(frozen=True, slots=True)
-class IngestedFile:
-    """What was written. ``hashes`` and ``kept`` have one item per input row, in order; ``rows`` are the kept ones.
+class Ingested:
+    """What was written. ``hashes`` and ``kept`` have one item per input row, in order; the files hold the kept ones.
 
     ``exact_rows`` went value by value.
     """
 
-    path: Path
-    rows: int
-    bytes: int
+    files: tuple[files.WrittenFile, ...]
     hashes: Hashes
     kept: NDArray[np.bool_]
     changed_rows: int
@@ -87,18 +85,12 @@ class IngestedFile:
     has_extra: bool
 
 
-def parquet_options(compression: str) -> str:
-    """The options of COPY for our Parquet files."""
-    codec = CODECS.get(compression, compression)
-    return f"FORMAT parquet, COMPRESSION {codec}, ROW_GROUP_SIZE_BYTES {ROW_GROUP_BYTES}"
-
-
 def keep_all(hashes: Hashes) -> NDArray[np.bool_]:
     """Every row is stored."""
     return np.ones(len(hashes), dtype=np.bool_)
 
 
-def ingest(job: IngestJob, keep: Callable[[Hashes], NDArray[np.bool_]] = keep_all) -> IngestedFile:
+def ingest(job: IngestJob, keep: Callable[[Hashes], NDArray[np.bool_]] = keep_all) -> Ingested:
     """Convert a file of lines. ``keep`` gets the hashes of all rows in order and says which are stored.
 
     No file is written if none is.
@@ -120,10 +112,8 @@ def ingest(job: IngestJob, keep: Callable[[Hashes], NDArray[np.bool_]] = keep_al
         rows = int(kept.sum())
         # Everything is fetched: DuckDB refuses other work on a connection while a result has rows left.
         has_extra = bool(database.execute(f"SELECT count({EXTRA}) > 0 FROM rows").fetchall()[0][0])
-        if rows:
-            _copy(job, database, None if rows == job.rows else kept)
-        size = job.target.stat().st_size if rows else 0
-        return IngestedFile(job.target, rows, size, hashes, kept, made.changed_rows, made.exact_rows, has_extra)
+        written = _copy(job, database, None if rows == job.rows else kept) if rows else ()
+        return Ingested(written, hashes, kept, made.changed_rows, made.exact_rows, has_extra)
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +288,9 @@ def _hashes(database: duckdb.DuckDBPyConnection, columns: Sequence[Column]) -> H
     return np.ascontiguousarray(found, dtype=np.uint64)
 
 
-def _copy(job: IngestJob, database: duckdb.DuckDBPyConnection, kept: NDArray[np.bool_] | None) -> None:
+def _copy(
+    job: IngestJob, database: duckdb.DuckDBPyConnection, kept: NDArray[np.bool_] | None
+) -> tuple[files.WrittenFile, ...]:
     source = "rows"
     if kept is not None:
         import pyarrow as pa
@@ -310,9 +302,7 @@ def _copy(job: IngestJob, database: duckdb.DuckDBPyConnection, kept: NDArray[np.
         {_raw_ids()} AS _airbyte_raw_id, {EXTRACTED_AT}, {int(job.generation_id)}::BIGINT AS _airbyte_generation_id,
         {{'sync_id': {int(job.sync_id)}::BIGINT, 'changes': coalesce({CHANGES}, []::{CHANGES_TYPE})}} AS {META},
         {EXTRA}{", " if names else ""}{names}"""
-    database.execute(
-        f"COPY (SELECT {columns} FROM {source}) TO {literal(job.target)} ({parquet_options(job.options.compression)})"
-    )
+    return files.write(database, f"SELECT {columns} FROM {source}", job.target, job.options.files)
 
 
 def _raw_ids() -> str:

@@ -25,9 +25,9 @@ META_COLUMNS = (
 READER_COLUMNS = ("file_row_number", "file_index", "filename")  # DuckDB's own names for where a row was read
 
 
-def column_names(fields: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:
-    """Field -> column name. ``known`` are the names that the table uses already."""
-    taken = {*known.values(), *META_COLUMNS, *READER_COLUMNS}
+def column_names(fields: Sequence[str], known: Mapping[str, str], reserved: Iterable[str] = ()) -> dict[str, str]:
+    """Field -> column name. ``known`` are the names that the table uses already, ``reserved`` those of its keys."""
+    taken = {*known.values(), *reserved, *META_COLUMNS, *READER_COLUMNS}
     out = {field: known[field] for field in fields if field in known}
     plain: dict[str, list[str]] = {}
     for field in fields:

@@ -8,7 +8,7 @@ Athena cannot read: times are text, nothing is unsigned, no struct is empty.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
@@ -139,16 +139,23 @@ class ColumnPlan:
 
 
 def plan_columns(
-    json_schema: Mapping[str, Any], *, existing: Sequence[GlueColumn], known_names: Mapping[str, str], stream: str
+    json_schema: Mapping[str, Any],
+    *,
+    existing: Sequence[GlueColumn],
+    known_names: Mapping[str, str],
+    stream: str,
+    reserved: Iterable[str] = (),
 ) -> ColumnPlan:
     """Columns for a stream's schema on a table that has ``existing`` columns (none for a new or replaced table).
+
+    No column gets a ``reserved`` name.
 
     Raises:
         ConfigError: a field's type no longer fits the column that its earlier values are in.
     """
     properties = json_schema.get("properties")
     fields = dict(properties) if isinstance(properties, Mapping) else {}
-    names = column_names(list(fields), known_names)
+    names = column_names(list(fields), known_names, reserved)
     present = {column.Name: column for column in existing}
     columns = []
     for field, schema in fields.items():
@@ -164,6 +171,14 @@ def plan_columns(
     names_there = {column.Name for column in kept}
     glue = (*kept, *new.values(), *(column for column in META if column.Name not in names_there))
     return ColumnPlan(tuple(columns), glue, ours if existing else names)
+
+
+def without_nesting(json_schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema with every field that would be a struct or an array declared as any value: JSON text."""
+    properties = json_schema.get("properties")
+    fields = properties.items() if isinstance(properties, Mapping) else ()
+    flat = {name: {} if isinstance(column_type(schema), Struct | Array) else schema for name, schema in fields}
+    return {**json_schema, "properties": flat}
 
 
 def column_type(schema: Any) -> ColumnType:

@@ -17,9 +17,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from destination_s3_datalake.config import ParquetFormat
 from destination_s3_datalake.protocol.catalog import StreamId
 from destination_s3_datalake.records import values
-from destination_s3_datalake.records.ingest import IngestedFile, IngestJob, WriteOptions, ingest
+from destination_s3_datalake.records.files import FileOptions
+from destination_s3_datalake.records.ingest import Ingested, IngestJob, WriteOptions, ingest
 from destination_s3_datalake.records.schema import Column, plan_columns
 
 STREAM = StreamId(None, "s")
@@ -28,15 +30,16 @@ Dice = random.Random
 Make = Callable[[Dice], str]
 
 
-def through(tmp_path: Path, lines: Sequence[bytes], columns: tuple[Column, ...]) -> tuple[IngestedFile, list[Any]]:
+def through(tmp_path: Path, lines: Sequence[bytes], columns: tuple[Column, ...]) -> tuple[Ingested, list[Any]]:
     """What is read back of these lines."""
     spooled = tmp_path / "lines.jsonl"
     spooled.write_bytes(b"".join(line + b"\n" for line in lines))
-    options = WriteOptions("zstd", "keep", memory_limit_mb=512, temp_directory=tmp_path)
+    files = FileOptions(ParquetFormat(format_type="parquet"), memory_limit_mb=512)
+    options = WriteOptions(files, "keep", memory_limit_mb=512, temp_directory=tmp_path)
     longest = max(map(len, lines))
-    job = IngestJob(STREAM, spooled, len(lines), longest, tmp_path / "out.parquet", columns, 0, 0, options)
+    job = IngestJob(STREAM, spooled, len(lines), longest, tmp_path / "out", columns, 0, 0, options)
     made = ingest(job)
-    return made, pq.read_table(made.path).to_pylist()
+    return made, pq.read_table(made.files[0].path).to_pylist()
 
 
 def by_value(line: bytes, columns: tuple[Column, ...]) -> tuple[dict[str, Any], str | None, list[tuple[str, str, str]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from destination_s3_datalake.config import ParquetFormat
 from destination_s3_datalake.errors import DataError
 from destination_s3_datalake.protocol.catalog import StreamId
+from destination_s3_datalake.records.files import FileOptions
 from destination_s3_datalake.records.ingest import IngestJob, WriteOptions, ingest, keep_all
 from destination_s3_datalake.records.schema import plan_columns
 
@@ -107,11 +110,15 @@ CASES = [
 ]  # fmt: skip
 
 
-def write(folder: Path, schema: Any, lines: list[str], *, keep: Any = keep_all, **options: Any) -> Any:
+def write(
+    folder: Path, schema: Any, lines: list[str], *, keep: Any = keep_all, form: Any = None, **options: Any
+) -> Any:
+    shutil.rmtree(folder / "out.parquet", ignore_errors=True)
     file = folder / "lines.jsonl"
     file.write_text("".join(line + "\n" for line in lines))
     plan = plan_columns(schema, existing=(), known_names={}, stream="s")
-    defaults: dict[str, Any] = {"compression": "zstd", "undeclared_fields": "keep", "memory_limit_mb": 128}
+    files = FileOptions(ParquetFormat(format_type="parquet") if form is None else form, memory_limit_mb=128)
+    defaults: dict[str, Any] = {"files": files, "undeclared_fields": "keep", "memory_limit_mb": 128}
     job = IngestJob(
         StreamId(None, "s"), file, len(lines), 1000, folder / "out.parquet", plan.columns, 0, 0,
         WriteOptions(**{**defaults, **options}, temp_directory=folder),
@@ -191,16 +198,17 @@ def test_rows_that_are_not_kept_are_not_written(tmp_path: Path):
     lines = [line(f'{{"f":{n}}}') for n in range(5)]
     mask = np.array([True, False, True, False, True])
     result = write(tmp_path, {"type": "object", "properties": {"f": INT}}, lines, keep=lambda hashes: mask)
-    assert (result.rows, len(result.hashes)) == (3, 5)
+    assert ([file.rows for file in result.files], len(result.hashes)) == ([3], 5)
     assert pq.read_table(tmp_path / "out.parquet")["f"].to_pylist() == [0, 2, 4]
 
 
 def test_no_file_is_written_when_no_row_is_kept(tmp_path: Path):
     result = write(tmp_path, {}, [line("{}")], keep=lambda hashes: np.zeros(len(hashes), dtype=bool))
-    assert (result.rows, (tmp_path / "out.parquet").exists()) == (0, False)
+    assert (result.files, (tmp_path / "out.parquet").exists()) == ((), False)
 
 
 @pytest.mark.parametrize("compression", ["zstd", "snappy", "gzip", "lz4", "brotli", "none"])
-def test_every_compression_is_readable(tmp_path: Path, compression: str):
-    write(tmp_path, {"type": "object", "properties": {"f": INT}}, [line('{"f":1}')], compression=compression)
+def test_every_compression_is_readable(tmp_path: Path, compression: Any):
+    form = ParquetFormat(format_type="parquet", compression=compression)
+    write(tmp_path, {"type": "object", "properties": {"f": INT}}, [line('{"f":1}')], form=form)
     assert pq.read_table(tmp_path / "out.parquet")["f"].to_pylist() == [1]
