@@ -11,8 +11,9 @@
 from __future__ import annotations
 
 import logging
+import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,11 +37,11 @@ from airbyte_cdk.utils.stream_status_utils import as_airbyte_message as status_m
 from source_rest_api.boundary import BoundaryTracker, known_of
 from source_rest_api.form import Form
 from source_rest_api.page import Page
+from source_rest_api.states import FULL_REFRESH_COMPLETE, State
 
 NO_CURSOR = "__ab_no_cursor_state_message"  # how the CDK ends a stream without a cursor
-FULL_REFRESH_COMPLETE = "__ab_full_refresh_sync_complete"
-
-State = dict[str, Any]
+STATE_RECORDS = 10_000
+STATE_SECONDS = 60.0
 
 
 @dataclass
@@ -169,6 +170,27 @@ class Reading:
         if full != stream.last_state:
             stream.last_state = full
             yield state_message(stream.name, full)
+
+
+class Pace:
+    """When the next STATE of a stream with partitions may leave: after 10,000 records, or a minute.
+
+    Args:
+        count: how many records the stream has so far.
+    """
+
+    def __init__(self, count: Callable[[], int], *, now: Callable[[], float] = time.time):
+        self._count = count
+        self._now = now
+        self._last_count, self._last = 0, now()
+
+    def is_due(self) -> float | None:
+        """The time if it is due, as the CDK's cursor wants it; None if not."""
+        now, count = self._now(), self._count()
+        if now - self._last < STATE_SECONDS and count - self._last_count < STATE_RECORDS:
+            return None
+        self._last, self._last_count = now, count
+        return now
 
 
 def state_message(name: str, body: Mapping[str, Any]) -> AirbyteMessage:
