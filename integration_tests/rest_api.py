@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import ssl
 import subprocess
 import sys
 import threading
@@ -28,6 +29,7 @@ class Request:
     headers: Mapping[str, str]
     method: str = "GET"
     body: bytes = b""
+    target: str = ""  # as it stands in the request line
 
     @property
     def json(self) -> Any:
@@ -52,10 +54,11 @@ class Api:
     answers: dict[str, Answer]
     requests: list[Request] = field(default_factory=list)
     url: str = ""
+    default: Answer | None = None  # for paths that have no answer of their own
 
     def respond(self, request: Request) -> Response:
         self.requests.append(request)
-        answer = self.answers.get(request.path)
+        answer = self.answers.get(request.path, self.default)
         if answer is None:
             return Response(b'{"message": "no such thing"}', 404)
         found = answer(request)
@@ -66,7 +69,7 @@ class Api:
 
 
 @contextmanager
-def serving(api: Api) -> Iterator[Api]:
+def serving(api: Api, tls: ssl.SSLContext | None = None) -> Iterator[Api]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -74,7 +77,7 @@ def serving(api: Api) -> Iterator[Api]:
             parts = urlsplit(self.path)
             query = dict(parse_qsl(parts.query, keep_blank_values=True))
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-            request = Request(parts.path, query, dict(self.headers), self.command, body)
+            request = Request(parts.path, query, dict(self.headers), self.command, body, self.path)
             response = api.respond(request)
             self.send_response(response.status)
             for name, value in response.headers.items():
@@ -98,7 +101,9 @@ def serving(api: Api) -> Iterator[Api]:
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
-    api.url = f"http://127.0.0.1:{server.server_port}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    api.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
     try:
         yield api
     finally:

@@ -21,7 +21,7 @@ from airbyte_cdk.utils.airbyte_secrets_utils import filter_secrets
 from source_rest_api.body import value_in
 from source_rest_api.errors import plain_host, shown_url
 from source_rest_api.form import Form, RateLimit
-from source_rest_api.limits import check_wait, is_limit, wait_asked
+from source_rest_api.limits import Gate, check_wait, is_limit, wait_asked
 
 LONGEST_BACKOFF_SECONDS = 600.0
 MOST_ERROR_BYTES = 65_536
@@ -57,7 +57,7 @@ class ApiErrorHandler(ErrorHandler):
         form = Form.of(self.config)
         self._form = form
         self._stream = form.stream(self.stream)
-        self.backoff_strategies = [Backoff(form.rate_limit)]
+        self.backoff_strategies = [Backoff(form.rate_limit, Gate.shared(self.config, form.rate_limit))]
 
     @property
     def max_retries(self) -> int:
@@ -126,6 +126,7 @@ class Backoff(BackoffStrategy):
     """As long as the API asks for; otherwise 1, 2, 4, ... seconds."""
 
     rule: RateLimit
+    gate: Gate
 
     def backoff_time(
         self, response_or_exception: requests.Response | requests.RequestException | None, attempt_count: int
@@ -138,6 +139,7 @@ class Backoff(BackoffStrategy):
         if isinstance(response_or_exception, requests.Response):
             asked = wait_asked(response_or_exception.headers, self.rule, time.time())
             if asked is not None:
+                self.gate.hold(asked)
                 check_wait(asked, self.rule, f"{plain_host(response_or_exception.url)} limits the rate")
                 return asked
         return min(LONGEST_BACKOFF_SECONDS, 0.1 + 2.0 ** (attempt_count - 1))

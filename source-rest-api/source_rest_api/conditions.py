@@ -17,6 +17,14 @@ class ConditionError(ValueError):
     """A condition that is none, or that fails for a value. The message holds no value."""
 
 
+class _Environment(ImmutableSandboxedEnvironment):
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """Of an object of JSON its field only: Jinja would take ``record.items`` for the method of a dict."""
+        if isinstance(obj, dict):
+            return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
+        return super().getattr(obj, attribute)
+
+
 class Condition:
     """One condition, compiled.
 
@@ -31,7 +39,7 @@ class Condition:
         text = text.strip()
         if text.startswith("{{") and text.endswith("}}"):
             text = text[2:-2]
-        environment = ImmutableSandboxedEnvironment(undefined=ChainableUndefined)
+        environment = _Environment(undefined=ChainableUndefined)
         environment.globals.clear()
         try:
             self._expression = environment.compile_expression(text, undefined_to_none=True)

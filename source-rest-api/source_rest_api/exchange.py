@@ -155,6 +155,8 @@ class Exchange:
     def _url(self, window: Window) -> str:
         """Absolute, so that nothing in the path is taken for a scheme, and nothing evaluated."""
         path = _filled(self._stream.path, window, quote_all).lstrip("/")
+        if "{{" in self._stream.path and {".", ".."} & set(path.partition("?")[0].split("/")):
+            raise self.wrong("a parent's value is . or .., which would lead to another path. Leave it out by a filter")
         base = self._form.base_url.rstrip("/")
         return f"{base}/{path}" if path else base
 

@@ -12,10 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 from source_rest_api.errors import transient_error
-from source_rest_api.form import RateLimit
+from source_rest_api.form import SHARED, RateLimit
 
+GATE = "gate"  # in what the components share
 SHORTEST_WAIT = 0.1
 FIRST_EPOCH = 1_000_000_000  # smaller numbers are seconds from now
 FIRST_EPOCH_MS = 100_000_000_000
@@ -97,11 +99,21 @@ class Gate:
         """From the headers of a good answer."""
         if remaining(headers, self._rule) != 0:
             return
-        now = self._now()
-        wait = reset(headers, self._rule, now)
+        wait = reset(headers, self._rule, self._now())
         if wait is not None:
-            with self._lock:
-                self._until = max(self._until, now + wait)
+            self.hold(wait)
+
+    def hold(self, seconds: float) -> None:
+        """Nobody asks before that."""
+        with self._lock:
+            self._until = max(self._until, self._now() + seconds)
+
+    @classmethod
+    def shared(cls, config: Mapping[str, Any], rule: RateLimit) -> Gate:
+        """The one gate of a running source."""
+        components: dict[str, Any] = config.get(SHARED, {})
+        gate: Gate = components.setdefault(GATE, cls(rule))
+        return gate
 
     def wait(self, stream: str) -> float:
         """Wait until requests are allowed; how long that took.

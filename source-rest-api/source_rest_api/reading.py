@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from airbyte_cdk.models import (
+    AirbyteErrorTraceMessage,
     AirbyteMessage,
     AirbyteRecordMessage,
     AirbyteStateBlob,
@@ -81,6 +82,7 @@ class Reading:
     def __post_init__(self) -> None:
         self._log = logging.getLogger("airbyte")
         self._streams: dict[str, StreamReading] = {}
+        self._blamed: set[str | None] = set()
         for entry in self.configured.streams:
             name = entry.stream.name
             cursor = self.form.stream(name).cursor
@@ -94,6 +96,11 @@ class Reading:
         """What is still to be read."""
         left = [entry for entry in self.configured.streams if not self._streams[entry.stream.name].was_done]
         return ConfiguredAirbyteCatalog(streams=left)
+
+    @property
+    def failed(self) -> list[str]:
+        """The names of the streams that failed."""
+        return [stream.name for stream in self._streams.values() if stream.has_failed]
 
     def begin(self) -> Iterator[AirbyteMessage]:
         """The input STATEs; and the whole of streams that were done before."""
@@ -114,8 +121,15 @@ class Reading:
         ):
             status = message.trace.stream_status
             yield from self._take_status(message, status.stream_descriptor.name, status.status)
-        else:
+        elif message.trace is None or message.trace.error is None or self._is_new(message.trace.error):
             yield message
+
+    def _is_new(self, error: AirbyteErrorTraceMessage) -> bool:
+        """Thousands of partitions of a stream may fail for one reason: it is said once."""
+        name = error.stream_descriptor.name if error.stream_descriptor is not None else None
+        is_new = name not in self._blamed
+        self._blamed.add(name)
+        return is_new
 
     def take_page(self, page: Page) -> Iterator[AirbyteMessage | Page]:
         """A page, and the STATE that may follow it."""

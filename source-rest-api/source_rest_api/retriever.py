@@ -44,7 +44,7 @@ from source_rest_api.streams import request_resolution
 from source_rest_api.times import MICROSECOND, from_state, parse_duration, to_state
 
 BOUNDARIES = "__boundaries"  # in the config of this process: what the input STATE knows, by stream
-GATE, COUNTS, DETECTED = "gate", "counts", "detected"  # in what the components share
+COUNTS, DETECTED = "counts", "detected"  # in what the components share
 CHECKPOINT_RECORDS = 10_000
 CHECKPOINT_SECONDS = 60.0
 NO_CONTENT = 204
@@ -77,7 +77,7 @@ class PageRetriever(Retriever):
         self._known: Mapping[str, Known] = self.config.get(BOUNDARIES, {}).get(self.name, {})
         self._log = logging.getLogger(f"airbyte.{self.name}")
         shared: dict[str, Any] = self.config.get(SHARED, {})
-        gate: Gate = shared.setdefault(GATE, Gate(form.rate_limit))
+        gate = Gate.shared(self.config, form.rate_limit)
         self._exchange = Exchange(form, self._stream, self.requester, gate, with_cursor=self.parent_fields is None)
         self._counts: dict[str, int] = shared.setdefault(COUNTS, {})
         self._detected: dict[str, str] = shared.setdefault(DETECTED, {})

@@ -172,6 +172,10 @@ class SourceRestApi(YamlDeclarativeSource):
                 yield from reading.take_page(page)
                 BUDGET.give(len(page.lines))
             yield from reading.end()
+        except AirbyteTracedException:
+            if reading.failed:
+                logger.error(f"Streams that failed: {', '.join(reading.failed)}. All others were read to their end.")
+            raise
         finally:
             BUDGET.close()
 
