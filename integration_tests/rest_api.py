@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -42,6 +43,9 @@ class Response:
     status: int = 200
     headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
     claimed_length: int | None = None  # more than the body has: the connection breaks while it comes
+    is_chunked: bool = False
+    is_cut: bool = False  # the connection breaks before a chunked body ends
+    drip: float = 0.0  # seconds between bytes
 
 
 Answer = Callable[[Request], Any]  # JSON values become a 200, Response goes as it is
@@ -82,11 +86,19 @@ def serving(api: Api, tls: ssl.SSLContext | None = None) -> Iterator[Api]:
             self.send_response(response.status)
             for name, value in response.headers.items():
                 self.send_header(name, value)
-            if response.status != 204:
+            if response.is_chunked:
+                self.send_header("Transfer-Encoding", "chunked")
+            elif response.status != 204:
                 self.send_header("Content-Length", str(response.claimed_length or len(response.body)))
             self.end_headers()
-            self.wfile.write(response.body)
-            self.close_connection = response.claimed_length is not None
+            step = 1 if response.drip else max(1, len(response.body) // 3)
+            pieces = [response.body[at : at + step] for at in range(0, len(response.body), step)]
+            for piece in pieces[:-1] if response.is_cut else pieces:
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if response.is_chunked else piece)
+                time.sleep(response.drip)
+            if response.is_chunked and not response.is_cut:
+                self.wfile.write(b"0\r\n\r\n")
+            self.close_connection = response.claimed_length is not None or response.is_cut
 
         do_POST = do_GET
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gzip
 import ipaddress
 import json
 import socket
@@ -113,6 +114,31 @@ def test_a_storm_of_limits_ends_after_the_retries(source):
     (error,) = traced(result)
     assert error["failure_type"] == "transient_error"
     assert "Tried 3 times" in error["message"]
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_an_answer_that_drips_ends_in_bounded_time(source, is_chunked):
+    with serving(
+        Api({"/items": lambda request: Response(b"[" + b" " * 200 + b"]", drip=0.1, is_chunked=is_chunked)})
+    ) as api:
+        begun = time.monotonic()
+        result = source.read(form(api, listing(), timeout_seconds=1))
+        assert time.monotonic() - begun < 10
+    (error,) = traced(result)
+    assert error["failure_type"] == "transient_error"
+    assert "too slow" in error["message"]
+
+
+@pytest.mark.parametrize("is_gzip", [False, True])
+def test_a_chunked_answer_is_read_whole_and_a_broken_one_is_tried_again(source, is_gzip):
+    body = json.dumps(FIVE).encode()
+    headers = {**JSON, **({"Content-Encoding": "gzip"} if is_gzip else {})}
+    body = gzip.compress(body) if is_gzip else body
+    answers = iter([Response(body, 200, headers, is_chunked=True, is_cut=True)])
+    whole = Response(body, 200, headers, is_chunked=True)
+    with serving(Api({"/items": lambda request: next(answers, whole)})) as api:
+        assert records(source.read(form(api, listing(), max_retries=1))) == FIVE
+        assert len(api.requests) == 2
 
 
 # --- network --------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from urllib.parse import quote
 
@@ -16,6 +16,7 @@ import requests
 from airbyte_cdk.models import FailureType
 from airbyte_cdk.sources.declarative.requesters.http_requester import HttpRequester
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
+from urllib3.exceptions import DecodeError, HTTPError
 
 from source_rest_api.body import BodyError
 from source_rest_api.credentials import as_header, body_of
@@ -30,6 +31,7 @@ from source_rest_api.streams import request_format
 from source_rest_api.times import to_text
 
 CHUNK = 1 << 20
+SLOWEST = 1024  # bytes in a second, once timeout_seconds are over
 # Of a redirect to another host only these headers go along: any other may hold credentials.
 HARMLESS_HEADERS = {"accept", "accept-encoding", "accept-language", "connection", "host", "user-agent"}
 KEEPS_BODY = (307, 308)
@@ -73,18 +75,15 @@ class Exchange:
             response = self._send(request.url or self._url(window), headers, params, body)
             try:
                 return response, self._body(response)
-            except (
-                requests.exceptions.ConnectionError,
-                requests.exceptions.ChunkedEncodingError,
-                requests.exceptions.Timeout,
-            ):
-                self._log.info(f"The connection broke while an answer was coming (try {number} of {tries})")
+            except (requests.exceptions.ConnectionError, requests.exceptions.Timeout):
+                self._log.info(f"The connection broke, or was too slow, inside of an answer (try {number} of {tries})")
                 if number < tries:
                     time.sleep(min(60.0, 2.0 ** (number - 1)))
             except requests.exceptions.ContentDecodingError:
                 raise self.wrong(f"the answer of {self.shown(response.url)} is not encoded as it says") from None
         raise transient_error(
-            f"Stream {self._stream.name!r}: the connection broke {tries} times while an answer was coming. Try later."
+            f"Stream {self._stream.name!r}: the connection broke, or was too slow, {tries} times inside of an answer. "
+            "Try later, or raise timeout_seconds."
         )
 
     def _send(
@@ -127,14 +126,17 @@ class Exchange:
     def _body(self, response: requests.Response) -> bytes:
         limit = self._form.max_response_mb << 20
         chunks: list[bytes] = []
-        size = 0
+        size, begun = 0, time.monotonic()
         try:
             with response:
-                for chunk in response.iter_content(CHUNK):
+                for chunk in _arriving(response):
                     chunks.append(chunk)
                     size += len(chunk)
                     if size > limit:
                         raise TooLarge
+                    seconds = time.monotonic() - begun
+                    if seconds > self._form.timeout_seconds and size < seconds * SLOWEST:
+                        raise requests.exceptions.Timeout
             return unzipped(b"".join(chunks), limit)
         except TooLarge:
             most = self._form.max_response_mb
@@ -188,6 +190,21 @@ class Exchange:
         if cursor.end_param and window.end is not None:
             params[cursor.end_param] = to_text(window.end, format_)
         return params
+
+
+def _arriving(response: requests.Response) -> Iterator[bytes]:
+    """Pieces of a body as they come, so that one that drips is noticed; requests waits for a whole piece.
+
+    Raises:
+        requests.exceptions.RequestException: as ``iter_content`` does.
+    """
+    try:
+        while piece := response.raw.read1(CHUNK, decode_content=True):
+            yield piece
+    except DecodeError as cause:
+        raise requests.exceptions.ContentDecodingError(cause) from None
+    except HTTPError as cause:
+        raise requests.exceptions.ConnectionError(cause) from None
 
 
 quote_all = partial(quote, safe="")
