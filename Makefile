@@ -7,7 +7,7 @@ UV := .make/uv/bin/uv
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lint typecheck imports spec chaos ablation images clean
+.PHONY: help setup demo test test-cdk check format lint typecheck imports spec chaos ablation images clean
 
 help: ## Explain every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ demo: setup ## Real API data to a lake on this machine, and a map of it
 
 test: setup ## Run every test that needs no cloud account
 	$(BIN)/pytest --numprocesses=auto --dist=worksteal $(PYTEST_ARGS)
+
+test-cdk: setup ## The CDK's own test suite on both connectors, against stand-ins
+	$(BIN)/python -m integration_tests.cdk_suite
 
 check: setup lint typecheck imports ## All static checks
 
