@@ -7,7 +7,7 @@ UV := .make/uv/bin/uv
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-cdk check format lint typecheck imports spec chaos ablation images clean
+.PHONY: help setup demo test test-cdk check format lint typecheck imports spec chaos ablation traps images clean
 
 help: ## Explain every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ chaos: setup ## Kill the destination at every step of its protocol, over 500 tim
 
 ablation: setup ## Take each guard of the protocol away and see a test notice
 	$(BIN)/python -m integration_tests.ablation
+
+traps: setup ## Take each fix of the source away and see its check notice
+	$(BIN)/python -m integration_tests.traps
 
 spec: setup ## Make the spec.json files anew from the code
 	$(BIN)/python -m destination_s3_datalake.specification
