@@ -65,6 +65,10 @@ class Seen:
     def messages(self) -> list[dict[str, Any]]:
         return self.result.messages
 
+    @property
+    def logs(self) -> list[str]:
+        return [message["log"]["message"] for message in self.messages if message["type"] == "LOG"]
+
     def rows(self, stream: str) -> list[Any]:
         return [m["record"]["data"] for m in self.messages if m["type"] == "RECORD" and m["record"]["stream"] == stream]
 
@@ -234,7 +238,7 @@ def a_paging_token_that_looks_like_a_number_is_rewritten(seen: Seen) -> None:
 
 
 @trap(
-    ("retriever.py", "return PARENT.sub(lambda found: encode(str(window.partition[found[1]])), text)",
+    ("exchange.py", "return PARENT.sub(lambda found: encode(str(window.partition[found[1]])), text)",
      f"return PARENT.sub(lambda found: encode(str({EVALUATE}(str(window.partition[found[1]]), {{}}))), text)"),
     [{"name": "braces", "path": "/braces"},
      {"name": "of_braces", "path": "/of", "query_params": [{"name": "q", "value": "{{ parent.id }}"}],
@@ -249,8 +253,8 @@ def a_value_with_braces_is_executed(seen: Seen) -> None:
 
 
 @trap(
-    ("retriever.py", 'raise self._wrong(f"the answer of {where}',
-     'return\n                raise self._wrong(f"the answer of {where}'),
+    ("retriever.py", '                kind = response.headers.get("Content-Type", "no content type")\n',
+     '                return\n                kind = ""\n'),
     [{"name": "html", "path": "/html"}],
     {"/html": lambda request: Response(b"<html>Please log in</html>", 200, {"Content-Type": "text/html"})},
 )  # fmt: skip
@@ -270,7 +274,7 @@ def a_wrong_record_path_is_an_empty_table(seen: Seen) -> None:
 
 
 @trap(
-    ("body.py", "else _wrapped(item)", "else item"),
+    ("body.py", "return item if memoryview(item)[0] == 0x7B else Raw(", "return item\n    Raw("),
     [{"name": "scalars", "path": "/scalars"}],
     {"/scalars": lambda request: ["a", 1, None]},
 )
@@ -279,7 +283,7 @@ def an_array_of_scalars_gives_records_that_are_none(seen: Seen) -> None:
 
 
 @trap(
-    ("body.py", '{"_key": key, **fields}', "fields"),
+    ("body.py", "{**injected, **_FIELDS.decode(record)}", "_FIELDS.decode(record)"),
     [{"name": "keyed", "path": "/keyed", "record_path": "data.*"}],
     {"/keyed": lambda request: {"data": {"a": {"n": 1}, "b": {"n": 2}}}},
 )
@@ -318,7 +322,7 @@ def the_same_token_again_is_an_endless_loop(seen: Seen) -> None:
 
 
 @trap(
-    ("pagination.py", "        if digest == self._last:\n", "        if False:\n"),
+    ("pagination.py", "        if answer.count and digest == self._last:\n", "        if False:\n"),
     [{"name": "same_page", "path": "/same-page", "pagination": PAGES}],
     {"/same-page": once(FIVE)},
 )
@@ -349,7 +353,7 @@ def a_next_url_takes_the_credentials_to_another_host(seen: Seen) -> None:
 
 
 @trap(
-    ("retriever.py", "        del response.request.headers[name]\n", "        pass\n"),
+    ("exchange.py", "        del response.request.headers[name]\n", "        pass\n"),
     [{"name": "moved", "path": "/moved", "headers": [{"name": "X-Key", "value": SECRET}]}],
     {"/moved": lambda request: Response(b"", 302, {"Location": elsewhere(request, "/there")}),
      "/there": lambda request: FIVE},
@@ -387,6 +391,18 @@ def a_page_counts_as_one_record_and_the_first_is_the_last(seen: Seen) -> None:
     assert [request.query["offset"] for request in seen.asked("/counted")] == ["0", "2", "4"]
 
 
+CSV = [b"id,name\n1,a\n2,b\n", b"id,name\n3,c\n", b"id,name\n"]
+
+
+@trap(
+    ("retriever.py", "request = pager.next(answer)", "request = pager.next(answer) if self._is_json else None"),
+    [{"name": "csv", "path": "/csv", "format": "csv", "pagination": {**PAGES, "start_page": 0}}],
+    {"/csv": lambda request: Response(CSV[int(request.query["page"])], 200, {"Content-Type": "text/csv"})},
+)
+def csv_has_no_second_page(seen: Seen) -> None:
+    assert [row["id"] for row in seen.rows("csv")] == ["1", "2", "3"]
+
+
 # --- parents --------------------------------------------------------------------------------------------------------
 
 
@@ -396,7 +412,7 @@ def child(name: str, parent: str, **more: Any) -> dict[str, Any]:
 
 
 @trap(
-    ("streams.py", '        retriever["parent_field"] = parent_field\n', "        pass\n"),
+    ("streams.py", '        retriever["parent_fields"] = dict(parent_fields)\n', "        pass\n"),
     [{"name": "mothers", "path": "/mothers", "pagination": PAGES}, child("daughters", "mothers")],
     {"/mothers": lambda request: FIVE[:2] if request.query["page"] == "1" else [],
      "/mothers/1": lambda request: [{"n": 1}], "/mothers/2": lambda request: [{"n": 2}]},
@@ -410,7 +426,7 @@ ENCODED = ["a%2Fb", "a%3Fb", "a%20b", "a%252Fb", "%F0%9F%8C%8D", "%7B%7B%201%20%
 
 
 @trap(
-    ("retriever.py", "quote_all = partial(quote, safe=\"\")", "quote_all = str"),
+    ("exchange.py", "quote_all = partial(quote, safe=\"\")", "quote_all = str"),
     [{"name": "nasty", "path": "/nasty", "record_path": "data"},
      {**child("of_nasty", "nasty"), "path": "/nasty/{{ parent.id }}/x"}],
     {"/nasty": lambda request: {"data": [*({"id": name} for name in NASTY if name != ".."), {"id": None}, {"n": 1}]},
@@ -420,10 +436,23 @@ def a_parents_value_changes_the_path_that_is_asked(seen: Seen) -> None:
     asked = [request.path for request in seen.api.requests if request.path.startswith("/nasty/")]
     assert sorted(asked) == sorted(f"/nasty/{name}/x" for name in ENCODED)
     assert len(seen.rows("of_nasty")) == len(ENCODED)
+    assert any("2 of 11 records have no id: no children" in text for text in seen.logs)
 
 
 @trap(
-    ("rows.py", "            if name in fields:\n", "            if False:\n"),
+    ("parents.py", "                if digest not in seen:\n", "                if True:\n"),
+    [{"name": "posts", "path": "/posts"},
+     {**child("of_authors", "posts"), "path": "/authors/{{ parent.by }}",
+      "parents": [{"stream": "posts", "field": "by", "as": "by"}]}],
+    {"/posts": lambda request: [{"id": 1, "by": "me"}, {"id": 2, "by": "me"}],
+     "/authors/me": lambda request: [{"name": "me"}]},
+)  # fmt: skip
+def a_parents_value_that_comes_twice_is_read_twice(seen: Seen) -> None:
+    assert seen.rows("of_authors") == [{"name": "me"}]
+
+
+@trap(
+    ("projection.py", "            if name in fields:\n", "            if False:\n"),
     [{"name": "owners", "path": "/owners"}, child("owned", "owners", add_parent_fields=True)],
     {"/owners": lambda request: FIVE[:1], "/owners/1": lambda request: [{"id": 77}]},
 )
@@ -433,14 +462,14 @@ def a_parents_field_overwrites_a_records_own(seen: Seen) -> None:
 
 
 @trap(
-    ("api_errors.py", "        if code in (self.ignored or ()):\n", "        if False:\n"),
+    ("api_errors.py", "        if code in self._stream.ignore_status_codes:\n", "        if False:\n"),
     [{"name": "folk", "path": "/folk"}, child("of_folk", "folk", ignore_status_codes=[404])],
     {"/folk": lambda request: FIVE[:2], "/folk/1": lambda request: [{"n": 1}]},
 )
 def one_parent_without_children_fails_all(seen: Seen) -> None:
     assert seen.rows("of_folk") == [{"n": 1}]
     assert seen.error("of_folk") == ""
-    assert any("404" in m["log"]["message"] for m in seen.messages if m["type"] == "LOG")
+    assert any("404" in text for text in seen.logs)
 
 
 # --- values ---------------------------------------------------------------------------------------------------------
@@ -449,8 +478,8 @@ NUMBERS = [b"123456789012345678901234567890", b"0.100000000000000005551115123125
 
 
 @trap(
-    ("retriever.py", "                body = clean(body)\n",
-     "                import orjson\n\n                body = orjson.dumps(orjson.loads(clean(body)))\n"),
+    ("retriever.py", "body = clean(body) if self._is_json else as_text(body)",
+     "body = __import__('orjson').dumps(__import__('orjson').loads(clean(body)))"),
     [{"name": "numbers", "path": "/numbers"}],
     {"/numbers": lambda request: Response(b'[{"n": [' + b", ".join(NUMBERS) + b"]}]")},
 )  # fmt: skip
@@ -501,9 +530,9 @@ OLD_AND_NEW = [{"id": 1, "at": "2024-01-01T00:00:00Z"}, {"id": 2, "at": "2024-03
 
 
 @trap(
-    ("rows.py", "        kept = [records[index] for index in chosen]\n",
+    ("rows.py", "        new = [records[index] for index in chosen]\n",
      "        chosen = chosen if len(chosen) == len(records) else []\n"
-     "        kept = [records[index] for index in chosen]\n"),
+     "        new = [records[index] for index in chosen]\n"),
     [dated("filtered", incremental={"start": "2024-02-01"})],
     {"/filtered": lambda request: OLD_AND_NEW},
 )  # fmt: skip
@@ -516,13 +545,30 @@ MIXED = [{"id": 1, "at": "2024-01-01T23:00:00-05:00"}, {"id": 2, "at": "2024-01-
 
 @trap(
     ("rows.py", "        highest = max((moment for moment in known if moment is not None), default=None)\n",
-     "        texts = [leaf(self._at_cursor.decode(record), self._cursor.path) for record in kept]\n"
+     "        texts = [leaf(self._at_cursor.decode(record), self._cursor.path) for record in new]\n"
      "        highest = max(zip(texts, known))[1]\n"),
     [dated("offsets")],
     {"/offsets": lambda request: MIXED},
 )  # fmt: skip
 def the_highest_text_is_taken_for_the_latest_time(seen: Seen) -> None:
     assert seen.states("offsets")[-1]["at"].startswith("2024-01-02T04:00:00")
+
+
+def a_counter_without_a_parameter(runner: Runner, api: Api) -> Seen:
+    api.answers["/counted"] = lambda request: FIVE
+    counter = {"incremental_type": "counter", "cursor_field": "id"}
+    form = {"base_url": api.url, "streams": [{"name": "counted", "path": "/counted", "incremental": counter}]}
+    return Seen(runner.read(form), api)
+
+
+@trap(
+    ("form.py", "    start_param: Name\n    start: Annotated", '    start_param: str = ""\n    start: Annotated'),
+    act=a_counter_without_a_parameter,
+)
+def a_counter_that_no_request_knows_brings_all_again_each_time(seen: Seen) -> None:
+    assert seen.result.exit_code == 1
+    assert b"start_param" in seen.result.stdout
+    assert seen.asked("/counted") == []
 
 
 MANY = [{"id": n, "at": f"2024-01-01T{n // 3600:02d}:{n // 60 % 60:02d}:{n % 60:02d}Z"} for n in range(25_000)]
@@ -583,7 +629,7 @@ def the_end_of_a_full_refresh_cannot_be_told_from_a_resume_point(seen: Seen) -> 
 
 
 @trap(
-    ("source.py", "            add_to_secrets(secret)\n", "            pass\n"),
+    ("source.py", "            hide(secret)\n", "            pass\n"),
     [{"name": "echo", "path": "/echo", "headers": [{"name": "X-Secret", "value": SECRET}]}],
     {"/echo": lambda request: Response(json.dumps({"message": f"no {request.headers['X-Secret']}"}).encode(), 400)},
 )

@@ -39,7 +39,7 @@ from source_rest_api.pagination import (
     pager_of,
 )
 from source_rest_api.projection import RowError
-from source_rest_api.rows import PageMaker, Window, digest
+from source_rest_api.rows import MOST_RECORDS, PageMaker, Window, digest
 from source_rest_api.streams import request_resolution
 from source_rest_api.times import MICROSECOND, from_state, parse_duration, to_state
 
@@ -149,7 +149,8 @@ class PageRetriever(Retriever):
                 page = page_of(item)
                 assert page is not None  # what _items yields
                 count += page.count
-                is_due = count >= CHECKPOINT_RECORDS or time.monotonic() - saved >= CHECKPOINT_SECONDS
+                is_full = count > CHECKPOINT_RECORDS - MOST_RECORDS  # the next item could go beyond
+                is_due = is_full or time.monotonic() - saved >= CHECKPOINT_SECONDS
                 if is_due and page.boundary is not None:
                     saved, count = time.monotonic(), 0
                     checkpoint = to_state(page.boundary.at, cursor.cursor_format)
