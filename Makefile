@@ -7,10 +7,10 @@ UV := .make/uv/bin/uv
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lint typecheck imports spec chaos ablation images clean
+.PHONY: help setup demo test test-cdk check format lint typecheck imports spec chaos ablation traps kills-source bench-source images clean
 
 help: ## Explain every target
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .make/ready ## Make .venv with both connectors and every tool
 
@@ -28,6 +28,9 @@ demo: setup ## Real API data to a lake on this machine, and a map of it
 
 test: setup ## Run every test that needs no cloud account
 	$(BIN)/pytest --numprocesses=auto --dist=worksteal $(PYTEST_ARGS)
+
+test-cdk: setup ## The CDK's own test suite on both connectors, against stand-ins
+	$(BIN)/python -m integration_tests.cdk_suite
 
 check: setup lint typecheck imports ## All static checks
 
@@ -51,6 +54,15 @@ chaos: setup ## Kill the destination at every step of its protocol, over 500 tim
 
 ablation: setup ## Take each guard of the protocol away and see a test notice
 	$(BIN)/python -m integration_tests.ablation
+
+traps: setup ## Take each fix of the source away and see its check notice
+	$(BIN)/python -m integration_tests.traps
+
+kills-source: setup ## Kill the source at 50 random moments; nothing is lost, little comes again (minutes)
+	$(BIN)/python -m integration_tests.source_kills
+
+bench-source: setup ## What reading costs, as ratios to the stock CDK, dlt and a bare script (minutes)
+	unset PYTHONDONTWRITEBYTECODE; $(BIN)/python -m benchmarks.source_read
 
 spec: setup ## Make the spec.json files anew from the code
 	$(BIN)/python -m destination_s3_datalake.specification

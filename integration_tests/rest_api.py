@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
+import ssl
 import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +30,7 @@ class Request:
     headers: Mapping[str, str]
     method: str = "GET"
     body: bytes = b""
+    target: str = ""  # as it stands in the request line
 
     @property
     def json(self) -> Any:
@@ -37,6 +43,9 @@ class Response:
     status: int = 200
     headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
     claimed_length: int | None = None  # more than the body has: the connection breaks while it comes
+    is_chunked: bool = False
+    is_cut: bool = False  # the connection breaks before a chunked body ends
+    drip: float = 0.0  # seconds between bytes
 
 
 Answer = Callable[[Request], Any]  # JSON values become a 200, Response goes as it is
@@ -49,10 +58,11 @@ class Api:
     answers: dict[str, Answer]
     requests: list[Request] = field(default_factory=list)
     url: str = ""
+    default: Answer | None = None  # for paths that have no answer of their own
 
     def respond(self, request: Request) -> Response:
         self.requests.append(request)
-        answer = self.answers.get(request.path)
+        answer = self.answers.get(request.path, self.default)
         if answer is None:
             return Response(b'{"message": "no such thing"}', 404)
         found = answer(request)
@@ -63,7 +73,7 @@ class Api:
 
 
 @contextmanager
-def serving(api: Api) -> Iterator[Api]:
+def serving(api: Api, tls: ssl.SSLContext | None = None) -> Iterator[Api]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -71,16 +81,24 @@ def serving(api: Api) -> Iterator[Api]:
             parts = urlsplit(self.path)
             query = dict(parse_qsl(parts.query, keep_blank_values=True))
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-            request = Request(parts.path, query, dict(self.headers), self.command, body)
+            request = Request(parts.path, query, dict(self.headers), self.command, body, self.path)
             response = api.respond(request)
             self.send_response(response.status)
             for name, value in response.headers.items():
                 self.send_header(name, value)
-            if response.status != 204:
+            if response.is_chunked:
+                self.send_header("Transfer-Encoding", "chunked")
+            elif response.status != 204:
                 self.send_header("Content-Length", str(response.claimed_length or len(response.body)))
             self.end_headers()
-            self.wfile.write(response.body)
-            self.close_connection = response.claimed_length is not None
+            step = 1 if response.drip else max(1, len(response.body) // 3)
+            pieces = [response.body[at : at + step] for at in range(0, len(response.body), step)]
+            for piece in pieces[:-1] if response.is_cut else pieces:
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if response.is_chunked else piece)
+                time.sleep(response.drip)
+            if response.is_chunked and not response.is_cut:
+                self.wfile.write(b"0\r\n\r\n")
+            self.close_connection = response.claimed_length is not None or response.is_cut
 
         do_POST = do_GET
 
@@ -95,7 +113,9 @@ def serving(api: Api) -> Iterator[Api]:
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
-    api.url = f"http://127.0.0.1:{server.server_port}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    api.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
     try:
         yield api
     finally:
@@ -131,8 +151,39 @@ class Source:
         return [f"--{name}", str(path)]
 
 
+class InProcess(Source):
+    """The same commands by the same functions in this process: no start-up for each of many cases."""
+
+    def run(self, command: str, config: object, *, catalog: object = None, state: object = None) -> Result:
+        import source_rest_api.entrypoint  # noqa: F401  # it sets up logging, which is then led elsewhere
+        from source_rest_api.run import run
+
+        arguments = self.arguments(command, config, catalog=catalog, state=state)[1:]
+        out = io.BytesIO()
+        with own_stdout(out):
+            code = run(arguments, out)
+        return Result(code, out.getvalue(), b"")
+
+
+@contextmanager
+def own_stdout(out: io.BytesIO) -> Iterator[None]:
+    """What is printed and logged goes to ``out``, as it does in a process of its own."""
+    text = io.TextIOWrapper(out, encoding="utf-8", write_through=True)
+    handlers = [found for found in logging.getLogger().handlers if isinstance(found, logging.StreamHandler)]
+    before = [(handler, handler.setStream(text)) for handler in handlers if type(handler) is logging.StreamHandler]
+    stdout, sys.stdout = sys.stdout, text
+    try:
+        yield
+    finally:
+        sys.stdout = stdout
+        for handler, stream in before:
+            if stream is not None:
+                handler.setStream(stream)
+        text.detach()
+
+
 def configured(stream: Mapping[str, Any], mode: str | None = None) -> Message:
-    has_cursor = stream.get("incremental", {}).get("incremental_type") == "datetime"
+    has_cursor = stream.get("incremental", {}).get("incremental_type", "none") != "none"
     return {
         "stream": {"name": stream["name"], "json_schema": {}, "supported_sync_modes": ["full_refresh", "incremental"]},
         "sync_mode": mode or ("incremental" if has_cursor else "full_refresh"),

@@ -1,4 +1,8 @@
-"""The real source process against a real HTTP server: paging, cursors, parents, credentials, states, bad input."""
+"""The source against a real HTTP server: paging, cursors, parents, credentials, states, bad input.
+
+Most cases call the command line's own functions in this process (``source``); some of each kind start the real one
+(``process``), which costs seconds each time.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,18 @@ from urllib.parse import parse_qsl
 import pytest
 
 from integration_tests.harness import plain_environment
-from integration_tests.rest_api import Api, Response, Source, configured, kept, records, serving, statuses, traced
+from integration_tests.rest_api import (
+    Api,
+    InProcess,
+    Response,
+    Source,
+    configured,
+    kept,
+    records,
+    serving,
+    statuses,
+    traced,
+)
 
 FIVE = [{"id": number} for number in range(1, 6)]
 SECRET = "s3cr3t-t0k3n-9876543210"
@@ -21,7 +36,12 @@ LONG_AGO = "2024-01-01T00:00:00Z"
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Source:
+def source(tmp_path: Path) -> InProcess:
+    return InProcess(tmp_path)
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Source:
     return Source(tmp_path)
 
 
@@ -293,7 +313,7 @@ def change(number, moment):
     return {"id": number, "meta": {"updated": moment}}
 
 
-def test_the_second_sync_brings_what_is_new_and_nothing_twice(source):
+def test_the_second_sync_brings_what_is_new_and_nothing_twice(process):
     known = [
         change(1, "2024-01-01T00:00:00Z"),
         change(2, "2024-01-03T10:00:00.5+02:00"),
@@ -301,16 +321,16 @@ def test_the_second_sync_brings_what_is_new_and_nothing_twice(source):
     ]
     with serving(Api({"/changes": lambda request: known})) as api:
         config = form(api, changes())
-        first = source.read(config)
+        first = process.read(config)
         assert records(first) == known
         assert "since" not in api.requests[0].query
         # a third record at the same moment, one that changed there, and a new one
         changed = {**known[1], "text": "changed"}
         known += [change(4, "2024-01-03T08:00:00.5Z"), changed, change(5, "2024-02-01T00:00:00Z")]
-        second = source.read(config, state=kept(first))
+        second = process.read(config, state=kept(first))
         assert records(second) == known[3:]
         assert api.requests[-1].query["since"] == "2024-01-03T08:00:00Z"
-        third = source.read(config, state=kept(second))
+        third = process.read(config, state=kept(second))
         assert records(third) == []
         assert kept(third) == kept(second)
 
@@ -483,12 +503,12 @@ def test_a_stream_that_fails_never_says_that_its_refresh_is_complete(source):
     assert statuses(result, "items") == ["STARTED", "RUNNING", "INCOMPLETE"]
     (error,) = traced(result)
     assert error["failure_type"] == "transient_error"
-    assert error["message"] == f"Stream 'items': {api.url}/items answered 500."
+    assert error["message"] == f"Stream 'items': GET {api.url}/items answered 500."
 
 
-def test_one_stream_that_fails_does_not_stop_the_others(source):
+def test_one_stream_that_fails_does_not_stop_the_others(process):
     with serving(Api({"/items": lambda request: FIVE})) as api:
-        result = source.read(form(api, {"name": "gone", "path": "/gone"}, listing()))
+        result = process.read(form(api, {"name": "gone", "path": "/gone"}, listing()))
     assert result.exit_code == 1
     assert records(result, "items") == FIVE
     assert statuses(result, "items")[-1] == "COMPLETE"
@@ -634,10 +654,10 @@ def failed(result):
     return status["message"]
 
 
-def test_check_reads_the_first_page_of_the_first_stream_without_a_parent(source):
+def test_check_reads_the_first_page_of_the_first_stream_without_a_parent(process):
     users, orders = family()
     with serving(Api({"/users": lambda request: {"data": [{"id": 1}]}})) as api:
-        result = source.run("check", form(api, orders, users))
+        result = process.run("check", form(api, orders, users))
     assert result.of("CONNECTION_STATUS")[0]["connectionStatus"]["status"] == "SUCCEEDED"
     assert [request.path for request in api.requests] == ["/users"]
 
@@ -691,14 +711,14 @@ def test_a_wrong_form_is_refused_with_the_place(source, change, words):
     assert b"12345" not in result.stdout
 
 
-def test_discover_infers_schemas_and_lists_what_cannot_be_sampled(source):
+def test_discover_infers_schemas_and_lists_what_cannot_be_sampled(process):
     rows = [{"id": 1, "at": LONG_AGO, "p": {"time": 1517966773840}, "x": None}]
     users, orders = family()
     with serving(
         Api({"/items": lambda request: rows, "/users": lambda request: {"data": []}, "/changes": lambda request: []})
     ) as api:
         items = listing(timestamps=[{"field": "p.time", "format": "epoch_ms"}])
-        result = source.run("discover", form(api, items, users, orders, changes(), {"name": "gone", "path": "/gone"}))
+        result = process.run("discover", form(api, items, users, orders, changes(), {"name": "gone", "path": "/gone"}))
     streams = {stream["name"]: stream for stream in result.of("CATALOG")[0]["catalog"]["streams"]}
     assert list(streams) == ["items", "users", "orders", "changes", "gone"]
     properties = streams["items"]["json_schema"]["properties"]
@@ -797,14 +817,14 @@ def test_secrets_in_headers_are_masked_and_no_body_is_logged(source):
 
 
 @pytest.mark.parametrize("name", ["config", "catalog", "state"])
-def test_a_file_that_is_no_json_is_named(source, name):
+def test_a_file_that_is_no_json_is_named(process, name):
     documents = {
         "config": {"base_url": "http://127.0.0.1:9", "streams": [listing()]},
         "catalog": {"streams": [configured(listing())]},
         "state": [],
     }
     documents[name] = "{broken"
-    result = source.run("read", documents["config"], catalog=documents["catalog"], state=documents["state"])
+    result = process.run("read", documents["config"], catalog=documents["catalog"], state=documents["state"])
     assert result.exit_code == 1
     assert name in traced(result)[0]["message"]
     assert result.stderr == b""
@@ -824,11 +844,11 @@ def test_an_api_that_does_not_answer_in_time_is_an_error_that_may_pass(source):
     assert "timeout_seconds" in error["message"]
 
 
-def test_the_source_ends_at_once_when_nobody_reads_any_more(source):
+def test_the_source_ends_at_once_when_nobody_reads_any_more(process):
     rows = [{"id": number, "text": "x" * 1000} for number in range(1000)]
     with serving(Api({"/items": lambda request: [*rows, {"page": request.query["page"]}]})) as api:
         config = form(api, listing(pagination={"pagination_type": "page"}))
-        arguments = source.arguments("read", config, catalog={"streams": [configured(listing())]})
+        arguments = process.arguments("read", config, catalog={"streams": [configured(listing())]})
         process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=plain_environment())
         assert process.stdout is not None
         while b"RECORD" not in process.stdout.readline():
@@ -841,12 +861,12 @@ def test_the_source_ends_at_once_when_nobody_reads_any_more(source):
     assert stderr == b""
 
 
-def test_lines_stay_whole_when_stdout_has_no_buffer(source):
+def test_lines_stay_whole_when_stdout_has_no_buffer(process):
     rows = [{"id": number, "text": "x" * 2000} for number in range(3000)]
     streams = [{"name": f"s{number}", "path": "/items"} for number in range(6)]
     with serving(Api({"/items": lambda request: rows})) as api:
         config = form(api, *streams)
-        arguments = source.arguments("read", config, catalog={"streams": [configured(stream) for stream in streams]})
+        arguments = process.arguments("read", config, catalog={"streams": [configured(stream) for stream in streams]})
         done = subprocess.run(
             arguments, capture_output=True, check=True, env={**plain_environment(), "PYTHONUNBUFFERED": "1"}
         )

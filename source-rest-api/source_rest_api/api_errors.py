@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import orjson
@@ -17,10 +16,14 @@ from airbyte_cdk.sources.streams.http.error_handlers import (
     ErrorResolution,
     ResponseAction,
 )
+from airbyte_cdk.utils.airbyte_secrets_utils import filter_secrets
 
-from source_rest_api.errors import plain_url
+from source_rest_api.body import value_in
+from source_rest_api.errors import plain_host, shown_url
+from source_rest_api.form import Form, RateLimit
+from source_rest_api.limits import Gate, check_wait, is_limit, wait_asked
 
-LONGEST_WAIT_SECONDS = 600.0
+LONGEST_BACKOFF_SECONDS = 600.0
 MOST_ERROR_BYTES = 65_536
 MOST_ERROR_TEXT = 300
 RETRIED = {408, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524}
@@ -29,48 +32,56 @@ ADVICE = {
     401: "Check credentials: the API does not accept them.",
     403: "Check that the credentials may read this.",
     404: "Check base_url and path.",
-    405: "Check path: the API does not allow GET here.",
+    405: "Check path and method: the API does not allow this one here.",
     406: "Check headers.",
     414: "The URL became too long: check query_params.",
 }
+RENEWABLE = ("oauth_client_credentials", "oauth_refresh_token", "session_token", "jwt")
 
 
 @dataclass
 class ApiErrorHandler(ErrorHandler):
-    """A component of manifest.yaml. Says who should act: 4xx the user, 429 and 5xx time."""
+    """A component of manifest.yaml. Says who should act: 4xx the user, limits and 5xx time.
+
+    Args:
+        config: the whole form.
+        stream: the stream's name in it.
+        max_retries_: fewer than the form's, for a check.
+    """
 
     config: Mapping[str, Any]
+    stream: str
     max_retries_: int | None = None
-    ignored: list[int] | None = None
 
     def __post_init__(self) -> None:
-        self.backoff_strategies = [Backoff()]
+        form = Form.of(self.config)
+        self._form = form
+        self._stream = form.stream(self.stream)
+        self.backoff_strategies = [Backoff(form.rate_limit, Gate.shared(self.config, form.rate_limit))]
 
     @property
     def max_retries(self) -> int:
-        if self.max_retries_ is not None:
-            return self.max_retries_
-        return int(self.config.get("max_retries", 5))
+        return self._form.max_retries if self.max_retries_ is None else self.max_retries_
 
     @property
     def max_time(self) -> int:
-        return int(LONGEST_WAIT_SECONDS * 2)
+        return self._form.rate_limit.max_wait_seconds * (self.max_retries + 1)
 
     def interpret_response(self, response: requests.Response | Exception | None) -> ErrorResolution:
         """Part of the CDK's interface."""
         if not isinstance(response, requests.Response):
-            return _resolve_exception(response)
+            return self._of_exception(response)
         if 200 <= response.status_code < 300:
             return ErrorResolution(ResponseAction.SUCCESS)
-        code, where = response.status_code, plain_url(response.url)
-        text = f"{where} answered {code}{api_text(response)}."
-        if code in (self.ignored or ()):
+        code = response.status_code
+        text = f"{self._asked(response.request)} answered {code}{api_text(response, self._message_path)}."
+        if code in self._stream.ignore_status_codes:
             return ErrorResolution(ResponseAction.IGNORE, None, f"{text} It is ignored, as the form says.")
-        if code == 429 or (code == 403 and is_rate_limit(response)):
+        if is_limit(code, response.headers, self._form.rate_limit):
             return ErrorResolution(
                 ResponseAction.RATE_LIMITED, FailureType.transient_error, f"{text} It limits the rate."
             )
-        if code == 401 and self.config.get("credentials", {}).get("auth_type", "").startswith("oauth"):
+        if code == 401 and self._form.credentials.__struct_config__.tag in RENEWABLE:
             return ErrorResolution(ResponseAction.REFRESH_TOKEN_THEN_RETRY, FailureType.transient_error, text)
         if code in RETRIED:
             return ErrorResolution(ResponseAction.RETRY, FailureType.transient_error, text)
@@ -78,52 +89,80 @@ class ApiErrorHandler(ErrorHandler):
             text += " Set base_url to where it redirects."
         return ErrorResolution(ResponseAction.FAIL, FailureType.config_error, f"{text} {ADVICE.get(code, '')}".strip())
 
+    @property
+    def _message_path(self) -> str:
+        return self._stream.errors.error_message_path if self._stream.errors else ""
 
+    def _asked(self, request: requests.PreparedRequest | None) -> str:
+        """Method and URL without what may be data: the query, and values of parents in the path."""
+        if request is None:
+            return "The API"
+        return f"{request.method} {shown_url(request.url, self._form.base_url, self._stream.path)}"
+
+    def _of_exception(self, problem: Exception | None) -> ErrorResolution:
+        where = self._asked(getattr(problem, "request", None))
+        errors = requests.exceptions
+        match problem:
+            case errors.SSLError():
+                text = f"{where}: its certificate was not accepted. Check base_url and ca_bundle."
+                return ErrorResolution(ResponseAction.FAIL, FailureType.config_error, text)
+            case errors.InvalidURL() | errors.InvalidSchema() | errors.InvalidHeader():
+                text = f"{where}: no such request can be made. Check base_url, path and headers."
+                return ErrorResolution(ResponseAction.FAIL, FailureType.config_error, text)
+            case errors.TooManyRedirects():
+                text = f"{where} redirects in a circle. Check base_url, path and credentials."
+                return ErrorResolution(ResponseAction.FAIL, FailureType.config_error, text)
+            case errors.Timeout():
+                text = f"{where} did not answer in time. Try later, or raise timeout_seconds."
+            case errors.ProxyError():
+                text = f"{where} cannot be reached through the proxy. Check https_proxy and http_proxy."
+            case _:
+                text = f"{where} cannot be reached. Check base_url and the network."
+        return ErrorResolution(ResponseAction.RETRY, FailureType.transient_error, text)
+
+
+@dataclass(frozen=True)
 class Backoff(BackoffStrategy):
     """As long as the API asks for; otherwise 1, 2, 4, ... seconds."""
+
+    rule: RateLimit
+    gate: Gate
 
     def backoff_time(
         self, response_or_exception: requests.Response | requests.RequestException | None, attempt_count: int
     ) -> float:
-        """Seconds until the next try (the CDK adds one)."""
-        asked = wait_asked(response_or_exception) if isinstance(response_or_exception, requests.Response) else None
-        return min(LONGEST_WAIT_SECONDS, asked if asked is not None else 0.1 + 2.0 ** (attempt_count - 1))
+        """Seconds until the next try (the CDK adds one).
+
+        Raises:
+            AirbyteTracedException: a transient error if the API asks for more than the form allows.
+        """
+        if isinstance(response_or_exception, requests.Response):
+            asked = wait_asked(response_or_exception.headers, self.rule, time.time())
+            if asked is not None:
+                self.gate.hold(asked)
+                check_wait(asked, self.rule, f"{plain_host(response_or_exception.url)} limits the rate")
+                return asked
+        return min(LONGEST_BACKOFF_SECONDS, 0.1 + 2.0 ** (attempt_count - 1))
 
 
-def wait_asked(response: requests.Response) -> float | None:
-    """Seconds of Retry-After (RFC 9110: seconds or a date) or until X-RateLimit-Reset (epoch or seconds)."""
-    after = response.headers.get("Retry-After", "").strip()
-    if after:
-        try:
-            return max(
-                0.1,
-                float(after)
-                if after.replace(".", "", 1).isdigit()
-                else parsedate_to_datetime(after).timestamp() - time.time(),
-            )
-        except ValueError:
-            pass
-    reset = response.headers.get("X-RateLimit-Reset", "").strip()
-    if reset.isdigit():
-        seconds = float(reset)
-        return max(0.1, seconds - time.time() if seconds > 1_000_000_000 else seconds)
-    return None
-
-
-def is_rate_limit(response: requests.Response) -> bool:
-    """A 403 that means "later", as GitHub's does."""
-    return "Retry-After" in response.headers or response.headers.get("X-RateLimit-Remaining") == "0"
-
-
-def api_text(response: requests.Response) -> str:
+def api_text(response: requests.Response, message_path: str = "") -> str:
     """The API's own words about an error, short, as ``: words``; empty if it has none. Bounded in memory."""
     body = _start_of(response)
     kind = response.headers.get("Content-Type", "").split(";")[0].strip().lower()
     try:
-        found = _message_in(orjson.loads(body))
+        return words_of(orjson.loads(body), message_path)
     except orjson.JSONDecodeError:
-        found = body.decode("utf-8", "replace") if kind == "text/plain" else ""
-    words = " ".join(found.split())
+        return _cut(body.decode("utf-8", "replace")) if kind == "text/plain" else ""
+
+
+def words_of(body: Any, message_path: str) -> str:
+    """The words of an error in a parsed body: at the form's path, or where APIs put them."""
+    return _cut(_message_in(value_in(body, message_path.split(".")) if message_path else body))
+
+
+def _cut(text: str) -> str:
+    """Secrets are masked first: the rest of one that is cut would not be found any more."""
+    words = " ".join(filter_secrets(text).split())
     return f": {words[:MOST_ERROR_TEXT].rstrip('. ')}" if words else ""
 
 
@@ -152,25 +191,3 @@ def _message_in(body: Any) -> str:
                 if body.get(name):
                     return _message_in(body[name])
     return ""
-
-
-def _resolve_exception(problem: Exception | None) -> ErrorResolution:
-    request = getattr(problem, "request", None)
-    where = plain_url(request.url) if request is not None else "The API"
-    match problem:
-        case requests.exceptions.SSLError():
-            text = f"{where}: its certificate was not accepted. Check base_url, or the certificates of this machine."
-            return ErrorResolution(ResponseAction.FAIL, FailureType.config_error, text)
-        case (
-            requests.exceptions.InvalidURL() | requests.exceptions.InvalidSchema() | requests.exceptions.InvalidHeader()
-        ):
-            text = f"{where}: no such request can be made. Check base_url, path and headers."
-            return ErrorResolution(ResponseAction.FAIL, FailureType.config_error, text)
-        case requests.exceptions.TooManyRedirects():
-            text = f"{where} redirects in a circle. Check base_url, path and credentials."
-            return ErrorResolution(ResponseAction.FAIL, FailureType.config_error, text)
-        case requests.exceptions.Timeout():
-            text = f"{where} did not answer in time. Try later, or raise timeout_seconds."
-        case _:
-            text = f"{where} cannot be reached. Check base_url and the network."
-    return ErrorResolution(ResponseAction.RETRY, FailureType.transient_error, text)

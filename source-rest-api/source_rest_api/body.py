@@ -7,7 +7,9 @@ is raises ``BodyError``. Nothing of the body is in a message but names of keys.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -15,6 +17,7 @@ from msgspec import UNSET, Raw
 
 WELL_KNOWN = ("data", "results", "items", "records", "features", "value", "values", "rows", "entries", "list", "result")
 MOST_NAMED_KEYS = 10
+MOST_OUTLINE = 65_536
 ANY_KEY = "*"
 
 _FIELDS = msgspec.json.Decoder(dict[str, Raw])
@@ -27,17 +30,12 @@ class BodyError(ValueError):
 
 
 def clean(body: bytes) -> bytes:
-    """The body as one line of checked UTF-8, without a byte order mark.
+    """The body of a JSON answer as one line of checked UTF-8, without a byte order mark.
 
     Raises:
-        BodyError: it is no UTF-8.
+        BodyError: it is no UTF-8, or has line breaks and is no JSON.
     """
-    body = body.removeprefix(b"\xef\xbb\xbf")
-    try:
-        if not body.isascii():
-            body.decode("utf-8")
-    except UnicodeDecodeError:
-        raise BodyError("is not UTF-8") from None
+    body = as_text(body)
     if b"\n" in body or b"\r" in body:
         # The grammar first: in strings a raw line break is an error, so that only white space is removed.
         _decode(_RAW, body)
@@ -45,15 +43,28 @@ def clean(body: bytes) -> bytes:
     return body
 
 
+def as_text(body: bytes) -> bytes:
+    """The body without a byte order mark. Raises BodyError if it is no UTF-8."""
+    body = body.removeprefix(b"\xef\xbb\xbf")
+    try:
+        if not body.isascii():
+            body.decode("utf-8")
+    except UnicodeDecodeError:
+        raise BodyError("is not UTF-8") from None
+    return body
+
+
 class RecordFinder:
     """Finds the list of records by a path; ``()`` is the root, ``None`` looks for the list itself.
 
-    A path that ends with ``*`` takes the values of an object, whose keys become ``_key``.
+    A ``*`` in the path takes all values of a list or an object. The keys of an object become the field ``_key`` of the
+    records below it (``_key_2`` for the next object further out, and so on).
     """
 
     def __init__(self, path: Sequence[str] | None):
-        self._by_key = path is not None and bool(path) and path[-1] == ANY_KEY
-        self.path = None if path is None else tuple(path[:-1] if self._by_key else path)
+        stars = [index for index, key in enumerate(path or ()) if key == ANY_KEY]
+        self._rest = tuple(path[stars[0] :]) if path is not None and stars else ()
+        self.path = None if path is None else tuple(path[: stars[0]] if stars else path)
         self._decoder = None if self.path is None else leaf_decoder(self.path, Raw)
 
     @classmethod
@@ -87,11 +98,23 @@ class RecordFinder:
             if is_first:
                 raise BodyError(f"has no {'.'.join(self.path) or 'list'!r}; it has {_shape(body)}. Set record_path")
             return []
-        return _by_key(found, self.path) if self._by_key else _as_list(found, self.path)
+        if self._rest:
+            return list(_spread(found, self._rest, (), ".".join(self.path) or "its root"))
+        return _as_list(found, self.path)
+
+
+def keys(path: str) -> list[str]:
+    """The keys of a path that are joined by dots; the dot in names such as ``@odata.nextLink`` joins nothing."""
+    return re.split(r"(?<!@odata)\.", path)
 
 
 def leaf_decoder(path: Sequence[str], leaf_type: Any) -> msgspec.json.Decoder[Any]:
     """A decoder that looks at one path only: all else is checked as JSON and never built."""
+    return _leaf_decoder(tuple(path), leaf_type)
+
+
+@lru_cache(maxsize=512)
+def _leaf_decoder(path: tuple[str, ...], leaf_type: Any) -> msgspec.json.Decoder[Any]:
     for key in reversed(path):
         leaf_type = msgspec.defstruct("At", [("at", leaf_type, UNSET)], rename={"at": key}, gc=False)
     return msgspec.json.Decoder(leaf_type)
@@ -117,6 +140,30 @@ def value_at(body: bytes, path: Sequence[str]) -> Any:
     return None if found is UNSET else found
 
 
+def outline(body: bytes) -> dict[str, Any]:
+    """The root object without its lists and its large values. Raises BodyError if the body is no JSON."""
+    try:
+        fields = _FIELDS.decode(body)
+    except msgspec.ValidationError:
+        return {}
+    except msgspec.DecodeError as cause:
+        raise BodyError(f"is no JSON ({cause})") from None
+    return {
+        name: msgspec.json.decode(raw)
+        for name, raw in fields.items()
+        if memoryview(raw)[0] != 0x5B and len(memoryview(raw)) <= MOST_OUTLINE
+    }
+
+
+def value_in(value: Any, path: Sequence[str]) -> Any:
+    """The value at a path of a parsed one, or None if there is none."""
+    for key in path:
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(key)
+    return value
+
+
 def raw_at(body: bytes | Raw, path: Sequence[str]) -> bytes | None:
     """The JSON text of the value at a path, or None if there is none. Raises BodyError if the body is no JSON."""
     try:
@@ -137,10 +184,15 @@ def value_of(record: Raw, decoder: msgspec.json.Decoder[Any], path: Sequence[str
     return None if found is UNSET else found
 
 
+def wrapped(item: Raw) -> Raw:
+    """An array may hold scalars and lists: each becomes a record with one field."""
+    return item if memoryview(item)[0] == 0x7B else Raw(b'{"value":%b}' % bytes(item))
+
+
 def _as_list(found: Raw, path: Sequence[str]) -> list[Raw]:
     text = bytes(found)[:1]
     if text == b"[":
-        return [item if memoryview(item)[0] == 0x7B else _wrapped(item) for item in _decode(_LIST, found)]
+        return [item if memoryview(item)[0] == 0x7B else wrapped(item) for item in _decode(_LIST, found)]
     if text == b"{":
         return [found]
     if bytes(found) == b"null":
@@ -148,22 +200,37 @@ def _as_list(found: Raw, path: Sequence[str]) -> list[Raw]:
     raise BodyError(f"has a single value at {'.'.join(path) or 'its root'!r}, where a list or an object is wanted")
 
 
-def _by_key(found: Raw, path: Sequence[str]) -> list[Raw]:
-    """The values of an object as records, each with its key as ``_key``."""
-    try:
-        entries = _FIELDS.decode(found)
-    except msgspec.ValidationError:
-        raise BodyError(f"has no object at {'.'.join(path) or 'its root'!r} whose values could be records") from None
-    records = []
-    for key, value in entries.items():
-        fields = _FIELDS.decode(value) if memoryview(value)[0] == 0x7B else {"value": value}
-        records.append(Raw(msgspec.json.encode({"_key": key, **fields})))
-    return records
+def _spread(found: Raw, rest: Sequence[str], outer: tuple[str, ...], where: str) -> Iterator[Raw]:
+    """The records below a path that begins with ``*``; what has not the rest of the path has no records."""
+    start = bytes(found)[:1]
+    if bytes(found) == b"null":
+        return
+    if start not in (b"[", b"{"):
+        raise BodyError(f"has neither a list nor an object at {where!r}, whose values could be records")
+    entries: Iterable[tuple[tuple[str, ...], Raw]]
+    if start == b"[":
+        entries = ((outer, item) for item in _decode(_LIST, found))
+    else:
+        entries = (((key, *outer), item) for key, item in _decode(_FIELDS, found).items())
+    rest = rest[1:]
+    cut = rest.index(ANY_KEY) if ANY_KEY in rest else len(rest)
+    decoder = leaf_decoder(rest[:cut], Raw)
+    for names, item in entries:
+        below = value_of(item, decoder, rest[:cut])
+        if below is None:
+            continue
+        if cut < len(rest):
+            yield from _spread(below, rest[cut:], names, ".".join((where, ANY_KEY, *rest[:cut])))
+        else:
+            for record in [wrapped(below)] if not rest else _as_list(below, rest):
+                yield _with_keys(record, names)
 
 
-def _wrapped(item: Raw) -> Raw:
-    """An array may hold scalars: each becomes a record with one field."""
-    return Raw(b'{"value":%b}' % bytes(item))
+def _with_keys(record: Raw, names: tuple[str, ...]) -> Raw:
+    if not names:
+        return record
+    injected = {f"_key_{number}" if number > 1 else "_key": name for number, name in enumerate(names, 1)}
+    return Raw(msgspec.json.encode({**injected, **_FIELDS.decode(record)}))
 
 
 def _look_for_records(body: bytes) -> tuple[str, ...]:

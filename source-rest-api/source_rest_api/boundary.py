@@ -16,19 +16,27 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from source_rest_api.form import DatetimeCursor
+from source_rest_api.form import Cursor
 from source_rest_api.page import Boundary
 from source_rest_api.rows import MOST_BOUNDARY
 from source_rest_api.times import FormatError, from_state
 
 KEY = "boundary"
+CDK_ENTRY = "parent_slice"  # in the partitions of the CDK's routers, and of ours: what stands above
 MOST_RECORDS = 100_000  # over all partitions of a stream: 10 MB at most
 NO_PARTITION = "{}"
 
 
 def partition_key(partition: Mapping[str, Any]) -> str:
     """Canonical JSON of a partition, without the CDK's own entry."""
-    return json.dumps({name: value for name, value in partition.items() if name != "parent_slice"}, sort_keys=True)
+    return json.dumps(flat_partition(partition), sort_keys=True)
+
+
+def flat_partition(partition: Mapping[str, Any]) -> dict[str, Any]:
+    """A partition of a STATE, also of one that nests what stands above: as earlier versions wrote it."""
+    above = partition.get(CDK_ENTRY)
+    own = {name: value for name, value in partition.items() if name != CDK_ENTRY}
+    return {**(flat_partition(above) if isinstance(above, Mapping) else {}), **own}
 
 
 def without_boundary(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,10 +66,10 @@ def known_of(state: Mapping[str, Any]) -> dict[str, Known]:
 class BoundaryTracker:
     """The boundaries of one stream, as far as its pages are out."""
 
-    cursor: DatetimeCursor
+    cursor: Cursor
     known: dict[str, Known]
     _places: dict[str, dict[int, set[str]]] = field(default_factory=dict)
-    _best: dict[tuple[str, str], int] = field(default_factory=dict)
+    _best: dict[str, dict[str, int]] = field(default_factory=dict)  # by partition and window
     _count: int = 0
 
     def __post_init__(self) -> None:
@@ -71,14 +79,18 @@ class BoundaryTracker:
 
     def take(self, boundary: Boundary) -> None:
         """A page went out."""
-        window = (boundary.partition, boundary.window)
-        best = self._best.get(window)
+        bests = self._best.setdefault(boundary.partition, {})
+        best = bests.get(boundary.window)
         if best is not None and boundary.at < best:
             return
         places = self._places.setdefault(boundary.partition, {})
-        if best is not None and boundary.at > best and best not in self._still_needed(boundary.partition, window):
+        if (
+            best is not None
+            and boundary.at > best
+            and best not in self._still_needed(boundary.partition, boundary.window)
+        ):
             self._count -= len(places.pop(best, ()))
-        self._best[window] = boundary.at
+        bests[boundary.window] = boundary.at
         records = places.setdefault(boundary.at, set())
         for record in boundary.records:
             if len(records) < MOST_BOUNDARY and self._count < MOST_RECORDS and record not in records:
@@ -90,9 +102,9 @@ class BoundaryTracker:
         entries = list(filter(None, (self._entry(partition, value) for partition, value in self._values(state))))
         return {**without_boundary(state), **({KEY: entries} if entries else {})}
 
-    def _still_needed(self, partition: str, window: tuple[str, str]) -> set[int]:
+    def _still_needed(self, partition: str, window: str) -> set[int]:
         """Values that the next STATE may stand at: where it began, and the best of other windows."""
-        needed = {best for place, best in self._best.items() if place[0] == partition and place != window}
+        needed = {best for other, best in self._best[partition].items() if other != window}
         if partition in self.known:
             needed.add(self.known[partition].at)
         return needed

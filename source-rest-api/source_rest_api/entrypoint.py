@@ -79,7 +79,13 @@ class PageEntrypoint(AirbyteEntrypoint):
             raise config_error(
                 f"The file {parsed.catalog} is no configured catalog. Discover the schema again."
             ) from None
-        state = SourceRestApi.read_state(parsed.state) if getattr(parsed, "state", None) else None
+        try:
+            state = SourceRestApi.read_state(parsed.state) if "state" in files else None
+        except Exception:  # noqa: BLE001  # as above
+            raise config_error(
+                f"The file {parsed.state} is no list of STATE messages. Give the state back that the last sync ended "
+                "with."
+            ) from None
         return cls(SourceRestApi(catalog, files.get("config"), state), out)
 
     def read(

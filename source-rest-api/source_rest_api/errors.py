@@ -26,3 +26,15 @@ def plain_url(url: str | None) -> str:
     """A URL as it may be shown: without user, password, query and fragment."""
     parts = urlsplit(url or "")
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def plain_host(url: str | None) -> str:
+    """The host of a URL, as it may be shown."""
+    return urlsplit(url or "").netloc.rpartition("@")[2]
+
+
+def shown_url(url: str | None, base_url: str, path: str) -> str:
+    """A URL as it may be shown; of a stream whose path holds values of a parent, the path as the form has it."""
+    if "{{" not in path:
+        return plain_url(url)
+    return f"{plain_url(base_url).rstrip('/')}/{path.lstrip('/')}"

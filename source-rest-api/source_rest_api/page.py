@@ -53,7 +53,7 @@ class Page:
     count: int
     left_out: int = 0
     boundary: Boundary | None = None
-    checkpoint: str | None = None
+    checkpoint: str | int | None = None
 
     def records(self) -> Iterator[dict[str, Any]]:
         """The records as Python values, for callers that are no platform."""

@@ -1,27 +1,42 @@
 """The next request of a stream, from the last one and its answer. Pure.
 
-A pager never guesses that it is done: it ends where the API says so (no link, no next URL), or at an empty page. An
-API that ignores its page parameter would go on for ever, or end as if all were read: the same page twice, or the same
-URL twice, is an error.
+A pager never guesses that it is done: it ends where the API says so (no link, no next URL, no token, a stop rule of the
+form), or at an empty page. An API that ignores its page parameter would go on for ever, or end as if all were read: the
+same page twice, or the same URL twice, is an error.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Protocol, assert_never
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, assert_never
 from urllib.parse import urljoin, urlsplit
 
 import msgspec
 from msgspec import Raw
 
-from source_rest_api.body import raw_at, value_at
-from source_rest_api.form import InjectInto, LinkHeader, NextUrl, NoPages, Offsets, PageNumbers, Pagination, Tokens
+from source_rest_api.body import keys, raw_at, value_at
+from source_rest_api.form import (
+    AutoPages,
+    InjectInto,
+    LinkHeader,
+    NextUrl,
+    NoPages,
+    Offsets,
+    Paged,
+    PageNumbers,
+    Pagination,
+    Tokens,
+)
 
 
 class PagingError(ValueError):
     """The API's paging is not what the form says. The message is safe to show."""
+
+
+class CeilingReached(Exception):  # noqa: N818  # no error yet: a cursor may lead on
+    """The next page lies beyond ``max_offset``, which the API does not serve."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +66,7 @@ class Answer:
         next_link: the URL of the Link header with ``rel="next"``, if there is one.
         headers: of the answer.
         last: the last record.
+        is_json: whether the body is JSON.
     """
 
     url: str
@@ -59,6 +75,7 @@ class Answer:
     next_link: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     last: Raw | None = None
+    is_json: bool = True
 
 
 class Pager(Protocol):
@@ -72,6 +89,7 @@ class Pager(Protocol):
 
         Raises:
             PagingError: the API goes in a circle or points elsewhere.
+            CeilingReached: the API does not serve the next page.
         """
 
 
@@ -80,14 +98,16 @@ def pager_of(pagination: Pagination, base_url: str) -> Pager:
     match pagination:
         case NoPages():
             return SinglePage()
-        case PageNumbers():
-            return CountingPages(pagination.page_param, pagination.start_page, pagination, counts_records=False)
-        case Offsets():
-            return CountingPages(pagination.offset_param, pagination.start_offset, pagination, counts_records=True)
+        case AutoPages():
+            from source_rest_api.detection import DetectedPages
+
+            return StoppingPages(pagination, DetectedPages(pagination, base_url))
+        case PageNumbers() | Offsets():
+            return StoppingPages(pagination, CountingPages(pagination))
         case Tokens():
-            return TokenPages(pagination)
+            return StoppingPages(pagination, TokenPages(pagination))
         case LinkHeader() | NextUrl():
-            return LinkedPages(pagination, base_url)
+            return StoppingPages(pagination, LinkedPages(pagination, base_url))
         case other:
             assert_never(other)
 
@@ -102,32 +122,84 @@ class SinglePage:
         return None
 
 
+class StoppingPages:
+    """The stop rules that all kinds of pagination share, around one of them."""
+
+    def __init__(self, pagination: Paged, inner: Pager):
+        self._pagination = pagination
+        self._inner = inner
+        self._pages = self._records = 0
+
+    @property
+    def was_cut(self) -> bool:
+        """Whether ``max_pages`` was the reason to stop, so that there may be more."""
+        return self._pages == self._pagination.max_pages
+
+    @property
+    def detected(self) -> str:
+        """In words, how the API was seen to page; empty where the form says it."""
+        return getattr(self._inner, "found", "")
+
+    def first(self) -> Request:
+        return self._inner.first()
+
+    def next(self, answer: Answer) -> Request | None:
+        self._pages += 1
+        self._records += answer.count
+        return None if self._is_last(answer) else self._inner.next(answer)
+
+    def _is_last(self, answer: Answer) -> bool:
+        rules = self._pagination
+        if self.was_cut:
+            return True
+        has_more = value_at(answer.body, keys(rules.has_more_path)) if rules.has_more_path else None
+        if has_more is False:
+            return True
+        if rules.total_path and self._records >= self._number(answer, rules.total_path):
+            return True
+        if rules.total_pages_path and self._pages >= self._number(answer, rules.total_pages_path):
+            return True
+        if rules.stop_on_empty and answer.count == 0 and has_more is not True:
+            return True
+        return rules.stop_when_shorter and rules.page_size is not None and answer.count < rules.page_size
+
+    @staticmethod
+    def _number(answer: Answer, path: str) -> int:
+        found = value_at(answer.body, keys(path))
+        if isinstance(found, str) and found.isdigit():
+            return int(found)
+        if not isinstance(found, int) or isinstance(found, bool):
+            raise PagingError(f"has no number at {path!r}")
+        return found
+
+
 class CountingPages:
     """Page numbers, or offsets that count the records received: an API that caps its pages loses nothing."""
 
-    def __init__(self, param: str, start: int, pagination: PageNumbers | Offsets, *, counts_records: bool):
-        self._param = param
-        self._at = start
+    def __init__(self, pagination: PageNumbers | Offsets):
         self._pagination = pagination
-        self._counts_records = counts_records
+        self._counts_records = isinstance(pagination, Offsets)
+        match pagination:
+            case Offsets(offset_param=param, start_offset=start) | PageNumbers(page_param=param, start_page=start):
+                self._param, self._at = param, start
+        self._records = 0
         self._last: bytes | None = None
 
     def first(self) -> Request:
         return self._request()
 
     def next(self, answer: Answer) -> Request | None:
-        if answer.count == 0:
-            return None
-        size = self._pagination.page_size
-        if self._pagination.stop_when_shorter and size is not None and answer.count < size:
-            return None
         digest = _digest(answer.body)
-        if digest == self._last:
+        if answer.count and digest == self._last:
             raise PagingError(
                 f"answered the same page twice: does it know the parameter {self._param!r}? "
                 "If it has no pages, choose pagination_type none"
             )
         self._last = digest
+        self._records += answer.count
+        most = self._pagination.max_offset
+        if most is not None and self._records + (self._pagination.page_size or 1) > most:
+            raise CeilingReached
         self._at += answer.count if self._counts_records else 1
         return self._request()
 
@@ -147,10 +219,6 @@ class TokenPages:
 
     def next(self, answer: Answer) -> Request | None:
         pagination = self._pagination
-        if answer.count == 0:
-            return None
-        if pagination.has_more_path and value_at(answer.body, pagination.has_more_path.split(".")) is False:
-            return None
         token = self._token(answer)
         if not token:
             return None
@@ -165,10 +233,10 @@ class TokenPages:
         if pagination.token_header:
             return answer.headers.get(pagination.token_header, "")
         if pagination.token_path:
-            return _as_token(raw_at(answer.body, pagination.token_path.split(".")), pagination.token_path)
+            return _as_token(raw_at(answer.body, keys(pagination.token_path)), pagination.token_path)
         if answer.last is None:
             return ""
-        token = _as_token(raw_at(answer.last, pagination.token_field.split(".")), pagination.token_field)
+        token = _as_token(raw_at(answer.last, keys(pagination.token_field)), pagination.token_field)
         if not token:
             raise PagingError(f"has a last record without the field {pagination.token_field!r} that leads on")
         return token
@@ -186,7 +254,7 @@ class LinkedPages:
         self._seen: set[bytes] = set()
 
     def first(self) -> Request:
-        return Request(params=_texts(_size(self._pagination)))
+        return _placed(_size(self._pagination), self._pagination.inject_into)
 
     def next(self, answer: Answer) -> Request | None:
         self._seen.add(_digest(answer.url.encode()))
@@ -204,11 +272,12 @@ class LinkedPages:
             raise PagingError("names a next page on another host; credentials are not sent there")
         if _digest(url.encode()) in self._seen:
             raise PagingError("names a next page that was already read")
-        return Request(url=url)
+        # A page size in the query is in the API's URL already; headers and bodies go along with each request.
+        return replace(self.first(), url=url, params={})
 
     @staticmethod
     def _next_in_body(answer: Answer, next_path: str) -> str | None:
-        found = value_at(answer.body, next_path.split("."))
+        found: Any = value_at(answer.body, keys(next_path))
         if found is None or found is False:
             return None
         if not isinstance(found, str):
@@ -216,7 +285,12 @@ class LinkedPages:
         return found
 
 
-def _size(pagination: PageNumbers | Offsets | Tokens | LinkHeader | NextUrl) -> dict[str, str | int]:
+def size_request(pagination: Paged) -> Request:
+    """A request that asks for a page size and nothing else."""
+    return _placed(_size(pagination), pagination.inject_into)
+
+
+def _size(pagination: Paged) -> dict[str, str | int]:
     if pagination.page_size is None or not pagination.size_param:
         return {}
     return {pagination.size_param: pagination.page_size}

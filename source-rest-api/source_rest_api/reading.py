@@ -11,12 +11,14 @@
 from __future__ import annotations
 
 import logging
+import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from airbyte_cdk.models import (
+    AirbyteErrorTraceMessage,
     AirbyteMessage,
     AirbyteRecordMessage,
     AirbyteStateBlob,
@@ -36,11 +38,11 @@ from airbyte_cdk.utils.stream_status_utils import as_airbyte_message as status_m
 from source_rest_api.boundary import BoundaryTracker, known_of
 from source_rest_api.form import Form
 from source_rest_api.page import Page
+from source_rest_api.states import FULL_REFRESH_COMPLETE, State
 
 NO_CURSOR = "__ab_no_cursor_state_message"  # how the CDK ends a stream without a cursor
-FULL_REFRESH_COMPLETE = "__ab_full_refresh_sync_complete"
-
-State = dict[str, Any]
+STATE_RECORDS = 9_000  # of the promised 10,000: the slices under way, one per worker, may add theirs
+STATE_SECONDS = 60.0
 
 
 @dataclass
@@ -80,6 +82,7 @@ class Reading:
     def __post_init__(self) -> None:
         self._log = logging.getLogger("airbyte")
         self._streams: dict[str, StreamReading] = {}
+        self._blamed: set[str | None] = set()
         for entry in self.configured.streams:
             name = entry.stream.name
             cursor = self.form.stream(name).cursor
@@ -93,6 +96,11 @@ class Reading:
         """What is still to be read."""
         left = [entry for entry in self.configured.streams if not self._streams[entry.stream.name].was_done]
         return ConfiguredAirbyteCatalog(streams=left)
+
+    @property
+    def failed(self) -> list[str]:
+        """The names of the streams that failed."""
+        return [stream.name for stream in self._streams.values() if stream.has_failed]
 
     def begin(self) -> Iterator[AirbyteMessage]:
         """The input STATEs; and the whole of streams that were done before."""
@@ -113,8 +121,15 @@ class Reading:
         ):
             status = message.trace.stream_status
             yield from self._take_status(message, status.stream_descriptor.name, status.status)
-        else:
+        elif message.trace is None or message.trace.error is None or self._is_new(message.trace.error):
             yield message
+
+    def _is_new(self, error: AirbyteErrorTraceMessage) -> bool:
+        """Thousands of partitions of a stream may fail for one reason: it is said once."""
+        name = error.stream_descriptor.name if error.stream_descriptor is not None else None
+        is_new = name not in self._blamed
+        self._blamed.add(name)
+        return is_new
 
     def take_page(self, page: Page) -> Iterator[AirbyteMessage | Page]:
         """A page, and the STATE that may follow it."""
@@ -169,6 +184,27 @@ class Reading:
         if full != stream.last_state:
             stream.last_state = full
             yield state_message(stream.name, full)
+
+
+class Pace:
+    """When the next STATE of a stream with partitions may leave: after 10,000 records, or a minute.
+
+    Args:
+        count: how many records the stream has so far.
+    """
+
+    def __init__(self, count: Callable[[], int], *, now: Callable[[], float] = time.time):
+        self._count = count
+        self._now = now
+        self._last_count, self._last = 0, now()
+
+    def is_due(self) -> float | None:
+        """The time if it is due, as the CDK's cursor wants it; None if not."""
+        now, count = self._now(), self._count()
+        if now - self._last < STATE_SECONDS and count - self._last_count < STATE_RECORDS:
+            return None
+        self._last, self._last_count = now, count
+        return now
 
 
 def state_message(name: str, body: Mapping[str, Any]) -> AirbyteMessage:

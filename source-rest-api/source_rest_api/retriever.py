@@ -7,42 +7,48 @@ wrong, and evaluate tokens as code. Used by several threads at once: nothing her
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
-from urllib.parse import quote
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, assert_never
 
+import msgspec
 import requests
-from airbyte_cdk.models import FailureType
 from airbyte_cdk.sources.declarative.requesters.http_requester import HttpRequester
 from airbyte_cdk.sources.declarative.retrievers.retriever import Retriever
 from airbyte_cdk.sources.types import StreamSlice
-from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 from msgspec import Raw
 
-from source_rest_api.body import BodyError, RecordFinder, clean, leaf_decoder, value_of
+from source_rest_api.api_errors import words_of
+from source_rest_api.body import BodyError, RecordFinder, as_text, clean, leaf_decoder, value_of
 from source_rest_api.boundary import Known, partition_key
-from source_rest_api.credentials import as_header
-from source_rest_api.errors import config_error, plain_url, transient_error
-from source_rest_api.form import PARENT, DatetimeCursor, Form, Stream
+from source_rest_api.conditions import Condition, ConditionError
+from source_rest_api.exchange import Exchange
+from source_rest_api.form import SHARED, CounterCursor, Cursor, Form, Stream
+from source_rest_api.formats import from_csv, from_lines
+from source_rest_api.limits import Gate
 from source_rest_api.page import BUDGET, PAGE, page_of
-from source_rest_api.pagination import Answer, PagingError, Request, pager_of
-from source_rest_api.rows import PageMaker, RowError, Window
-from source_rest_api.streams import PARENT_VALUE, request_format, request_resolution
-from source_rest_api.times import MICROSECOND, from_state, parse_duration, to_state, to_text
+from source_rest_api.pagination import (
+    Answer,
+    CeilingReached,
+    Pager,
+    PagingError,
+    Request,
+    StoppingPages,
+    pager_of,
+)
+from source_rest_api.projection import RowError
+from source_rest_api.rows import MOST_RECORDS, PageMaker, Window, digest
+from source_rest_api.streams import request_resolution
+from source_rest_api.times import MICROSECOND, from_state, parse_duration, to_state
 
 BOUNDARIES = "__boundaries"  # in the config of this process: what the input STATE knows, by stream
+COUNTS, DETECTED = "counts", "detected"  # in what the components share
 CHECKPOINT_RECORDS = 10_000
 CHECKPOINT_SECONDS = 60.0
-CHUNK = 1 << 20
 NO_CONTENT = 204
 SLACK = 1_000_000  # microseconds that rounding may take from "now"
-# Of a redirect to another host only these headers go along: any other may hold credentials.
-HARMLESS_HEADERS = {"accept", "accept-encoding", "accept-language", "connection", "host", "user-agent"}
 
 
 @dataclass
@@ -53,13 +59,14 @@ class PageRetriever(Retriever):
         config: the whole form.
         name: the stream's name in it.
         requester: the CDK's.
-        parent_field: in a parent's copy, the field whose values are read; pages are not made then.
+        parent_fields: in a parent's copy, the fields that are read, by the names that children have for them; pages are
+            not made then.
     """
 
     config: Mapping[str, Any]
     name: str
     requester: HttpRequester
-    parent_field: str | None = None
+    parent_fields: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         form = Form.of(self.config)
@@ -69,27 +76,31 @@ class PageRetriever(Retriever):
         self._maker = PageMaker(self._stream)
         self._known: Mapping[str, Known] = self.config.get(BOUNDARIES, {}).get(self.name, {})
         self._log = logging.getLogger(f"airbyte.{self.name}")
-        self.requester.stream_response = True  # bodies are read here, up to max_response_mb
-        # The session is the client's own matter, but it has no public place for a hook.
-        self.requester._http_client._session.hooks["response"].append(_strip_credentials)
+        shared: dict[str, Any] = self.config.get(SHARED, {})
+        gate = Gate.shared(self.config, form.rate_limit)
+        self._exchange = Exchange(form, self._stream, self.requester, gate, with_cursor=self.parent_fields is None)
+        self._counts: dict[str, int] = shared.setdefault(COUNTS, {})
+        self._detected: dict[str, str] = shared.setdefault(DETECTED, {})
+        errors = self._stream.errors
+        self._error_when = Condition(errors.error_when) if errors and errors.error_when else None
 
     def read_records(
         self, records_schema: Mapping[str, Any], stream_slice: StreamSlice | None = None
     ) -> Iterable[Mapping[str, Any]]:
-        """The queue items of one partition; in a parent's copy, one mapping per value.
+        """The queue items of one partition; in a parent's copy, one mapping per record.
 
         Raises:
             AirbyteTracedException: config_error or transient_error, with what to change.
         """
         window = self._window(stream_slice)
-        if self.parent_field is not None:
-            yield from self._parent_values(window, self.parent_field.split("."))
+        if self.parent_fields is not None:
+            yield from self._parent_values(window, self.parent_fields)
         elif self._stream.cursor is not None and self._stream.cursor.is_ascending:
             yield from self._with_checkpoints(window, self._stream.cursor)
         else:
-            for records in self._pages(window):
-                yield from self._items(records, window)
-                if self._is_behind(records, window):
+            for records, part in self._pages(window):
+                yield from self._items(records, part)
+                if self._is_behind(records, part):
                     return
 
     def _is_behind(self, records: list[Raw], window: Window) -> bool:
@@ -99,7 +110,7 @@ class PageRetriever(Retriever):
             return False
         moments = self._moments(records)
         if moments != sorted(moments, reverse=True):
-            raise self._wrong(
+            raise self._exchange.wrong(
                 f"the API's answer is not ordered by {cursor.cursor_field!r}, newest first. Set newest_first to "
                 "false, or ask the API for that order by query_params"
             )
@@ -110,7 +121,7 @@ class PageRetriever(Retriever):
         try:
             return [moment for moment in self._maker.moments(records) if moment is not None]
         except RowError as problem:
-            raise self._wrong(str(problem)) from None
+            raise self._exchange.wrong(str(problem)) from None
 
     def _items(self, records: list[Raw], window: Window) -> Iterator[dict[str, Any]]:
         try:
@@ -118,27 +129,28 @@ class PageRetriever(Retriever):
                 page = page_of(item)
                 if page is not None:
                     BUDGET.take(len(page.lines))
+                    self._counts[self.name] = self._counts.get(self.name, 0) + page.count
                 yield item
         except RowError as problem:
-            raise self._wrong(str(problem)) from None
+            raise self._exchange.wrong(str(problem)) from None
 
-    def _with_checkpoints(self, window: Window, cursor: DatetimeCursor) -> Iterator[dict[str, Any]]:
+    def _with_checkpoints(self, window: Window, cursor: Cursor) -> Iterator[dict[str, Any]]:
         """Pages of an API that promises ascending order, each with the state that may be saved behind it."""
         highest: int | None = None
         saved, count = time.monotonic(), 0
-        for records in self._pages(window):
-            moments = self._moments(records)
-            if moments != sorted(moments) or (moments and highest is not None and moments[0] < highest):
-                raise self._wrong(
-                    f"the API's answer is not in ascending order of {cursor.cursor_field!r}. Set is_ascending to "
-                    "false, or ask the API for that order by query_params"
-                )
-            highest = moments[-1] if moments else highest
-            for item in self._items(records, window):
+        before = window
+        for records, part in self._pages(window):
+            if part is not before:
+                before, highest = part, None
+            highest = self._ascending(
+                records, highest, cursor, "Set is_ascending to false, or ask the API for that order by query_params"
+            )
+            for item in self._items(records, part):
                 page = page_of(item)
                 assert page is not None  # what _items yields
                 count += page.count
-                is_due = count >= CHECKPOINT_RECORDS or time.monotonic() - saved >= CHECKPOINT_SECONDS
+                is_full = count > CHECKPOINT_RECORDS - MOST_RECORDS  # the next item could go beyond
+                is_due = is_full or time.monotonic() - saved >= CHECKPOINT_SECONDS
                 if is_due and page.boundary is not None:
                     saved, count = time.monotonic(), 0
                     checkpoint = to_state(page.boundary.at, cursor.cursor_format)
@@ -146,159 +158,180 @@ class PageRetriever(Retriever):
                 else:
                     yield item
 
-    def _parent_values(self, window: Window, path: list[str]) -> Iterator[Mapping[str, Any]]:
-        """Each value of a field once. Records without it have no children; if none has it, the form is wrong."""
-        decoder, name = leaf_decoder(path, Any), ".".join(path)
-        is_key = self._stream.primary_key == [name]
-        seen: set[Any] = set()
+    def _ascending(self, records: list[Raw], highest: int | None, cursor: Cursor, remedy: str) -> int | None:
+        """The highest cursor so far, of answers that must come in ascending order."""
+        moments = self._moments(records)
+        if moments != sorted(moments) or (moments and highest is not None and moments[0] < highest):
+            raise self._exchange.wrong(
+                f"the API's answer is not in ascending order of {cursor.cursor_field!r}. {remedy}"
+            )
+        return moments[-1] if moments else highest
+
+    def _parent_values(self, window: Window, fields: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
+        """The fields of each record, with what stands above. If no record has them, the form is wrong."""
+        places = [(name, text, text.split(".")) for name, text in fields.items()]
+        decoders = [leaf_decoder(path, Any) for _, _, path in places]
         count = found = 0
-        for records in self._pages(window):
-            for record in records:
+        for records, _ in self._pages(window):
+            for record in self._wanted(records):
                 count += 1
-                value = value_of(record, decoder, path)
-                if value is None:
-                    continue
-                found += 1
-                if not isinstance(value, str | int):
-                    raise self._wrong(
-                        f"its field {name!r} is a {type(value).__name__}; children need a text or an integer"
-                    )
-                if not is_key:
-                    if value in seen:
-                        continue
-                    seen.add(value)
-                yield {PARENT_VALUE: value}
+                values = dict(window.partition)
+                for (name, text, path), decoder in zip(places, decoders, strict=True):
+                    value = value_of(record, decoder, path)
+                    if value is None:
+                        break
+                    if not isinstance(value, str | int) or isinstance(value, bool):
+                        kind = type(value).__name__
+                        raise self._exchange.wrong(
+                            f"its field {text!r} is a {kind}; children need a text or an integer"
+                        )
+                    values[name] = value
+                else:
+                    found += 1
+                    yield values
+        if count > found:
+            self._log.warning(
+                f"{count - found} of {count} records have no {' and '.join(fields.values())}: no children"
+            )
         if count and not found:
-            raise self._wrong(
-                f"none of its {count} records has the field {name!r} for its children. Check parents[].field"
+            raise self._exchange.wrong(
+                f"none of its {count} records has the field {' and '.join(map(repr, fields.values()))} for its "
+                "children. Check parents[].field"
             )
 
-    def _pages(self, window: Window) -> Iterator[list[Raw]]:
-        """The records of one page after the other."""
+    def _wanted(self, records: list[Raw]) -> Sequence[Raw]:
+        try:
+            return self._maker.wanted(records)
+        except RowError as problem:
+            raise self._exchange.wrong(str(problem)) from None
+
+    def _pages(self, window: Window) -> Iterator[tuple[list[Raw], Window]]:
+        """The records of one page after the other, with the window that they were asked for.
+
+        Where the API serves no more pages (``max_offset``), a new window begins at the last cursor value seen.
+        """
+        tail = Tail() if getattr(self._stream.pagination, "max_offset", None) else None
+        part: Window | None = window
+        while part is not None:
+            here, part = part, None
+            try:
+                for records in self._pages_of(here):
+                    if tail is not None and self._stream.cursor is not None:
+                        self._follow(tail, records, self._stream.cursor)
+                    yield records, here
+            except CeilingReached:
+                part = self._behind_ceiling(here, tail)
+
+    def _follow(self, tail: Tail, records: list[Raw], cursor: Cursor) -> None:
+        """Keep what stands at the highest cursor value."""
+        remedy = "Only in that order can reading go on behind max_offset; ask the API for it by query_params"
+        tail.last = self._ascending(records, tail.last, cursor, remedy)
+        if tail.last is None or (tail.at is not None and tail.last < tail.at):
+            return
+        if tail.last != tail.at:
+            tail.at, tail.records = tail.last, set()
+        at_top = zip(records, self._maker.moments(records), strict=True)
+        tail.records |= {digest(record) for record, moment in at_top if moment == tail.at}
+
+    def _behind_ceiling(self, window: Window, tail: Tail | None) -> Window:
+        most = getattr(self._stream.pagination, "max_offset", None)
+        cursor = self._stream.cursor
+        if (
+            cursor is None
+            or not cursor.start_param
+            or tail is None
+            or tail.at is None
+            or self.parent_fields is not None
+        ):
+            raise self._exchange.wrong(
+                f"there is more than the API serves (max_offset {most}). Set incremental with a start_param, so that "
+                "reading goes on from the last value seen, or ask for less by query_params"
+            )
+        if tail.at == window.lower:
+            raise self._exchange.wrong(
+                f"there is more than the API serves (max_offset {most}) at a single value of {cursor.cursor_field!r}"
+            )
+        tail.last = None
+        known = {moment: records for moment, records in window.known.items() if moment > tail.at}
+        self._log.info(
+            f"max_offset {most} is reached: a new window begins at the last value of {cursor.cursor_field!r}"
+        )
+        return replace(window, lower=tail.at, known={**known, tail.at: frozenset(tail.records)})
+
+    def _pages_of(self, window: Window) -> Iterator[list[Raw]]:
         pager = pager_of(self._stream.pagination or self._form.pagination, self._form.base_url)
         finder = RecordFinder.of(self._stream.record_path)
         request: Request | None = pager.first()
         is_first = True
         while request is not None:
-            response, body = self._fetch(request, window)
-            where = plain_url(response.url)
+            response, body = self._exchange.fetch(request, window)
+            if response.status_code == NO_CONTENT or response.status_code in self._stream.ignore_status_codes:
+                return
+            ceiling: CeilingReached | None = None
             try:
-                if response.status_code == NO_CONTENT or response.status_code in self._stream.ignore_status_codes:
-                    return
-                body = clean(body)
-                records = finder.find(body, is_first=is_first)
+                body = clean(body) if self._is_json else as_text(body)
+                self._check_for_errors(response, body)
+                records = self._records(body, finder, is_first=is_first)
                 link = response.links.get("next", {}).get("url")
                 last = records[-1] if records else None
-                request = pager.next(Answer(response.url, body, len(records), link, response.headers, last))
+                answer = Answer(response.url, body, len(records), link, response.headers, last, is_json=self._is_json)
+                request = pager.next(answer)
+            except CeilingReached as reached:
+                ceiling = reached
             except BodyError as problem:
                 kind = response.headers.get("Content-Type", "no content type")
-                raise self._wrong(f"the answer of {where} ({response.status_code}, {kind}) {problem}") from None
+                raise self._exchange.wrong(
+                    f"the answer of {self._exchange.shown(response.url)} ({response.status_code}, {kind}) {problem}"
+                ) from None
             except PagingError as problem:
-                raise self._wrong(f"pagination: {where} {problem}") from None
+                raise self._exchange.wrong(f"pagination: {self._exchange.shown(response.url)} {problem}") from None
+            if is_first:
+                self._note_detection(pager)
             yield records
+            if ceiling is not None:
+                raise ceiling
             is_first = False
+        if isinstance(pager, StoppingPages) and pager.was_cut:
+            self._log.warning("max_pages is reached: there may be more records, which are not read")
 
-    def _fetch(self, request: Request, window: Window) -> tuple[requests.Response, bytes]:
-        """One answer, whole. A connection that breaks while the body comes is tried again."""
-        is_own = request.url is None
-        params = {**self._params(window), **request.params} if is_own else {}
-        headers = {pair.name: as_header(_filled(pair.value, window)) for pair in self._stream.headers}
-        headers |= {name: as_header(value) for name, value in request.headers.items()}
-        body = self._request_body(request, window)
-        if body is not None:
-            headers.setdefault("Content-Type", "application/json")
-        tries = self._form.max_retries + 1
-        for number in range(1, tries + 1):
-            response = self._send(request.url or self._url(window), headers, params, body)
-            try:
-                return response, self._body(response)
-            except (
-                requests.exceptions.ConnectionError,
-                requests.exceptions.ChunkedEncodingError,
-                requests.exceptions.Timeout,
-            ):
-                self._log.info(f"The connection broke while an answer was coming (try {number} of {tries})")
-                if number < tries:
-                    time.sleep(min(60.0, 2.0 ** (number - 1)))
-            except requests.exceptions.ContentDecodingError:
-                raise self._wrong(f"the answer of {plain_url(response.url)} is not encoded as it says") from None
-        raise transient_error(
-            f"Stream {self.name!r}: the connection broke {tries} times while an answer was coming. Try later."
-        )
+    @property
+    def _is_json(self) -> bool:
+        return self._stream.format == "json"
 
-    def _send(
-        self, url: str, headers: Mapping[str, str], params: Mapping[str, str], body: str | None
-    ) -> requests.Response:
+    def _records(self, body: bytes, finder: RecordFinder, *, is_first: bool) -> list[Raw]:
+        match self._stream.format:
+            case "json":
+                return finder.find(body, is_first=is_first)
+            case "jsonl":
+                return from_lines(body)
+            case "csv":
+                return from_csv(body, self._stream.csv_delimiter)
+            case other:
+                assert_never(other)
+
+    def _check_for_errors(self, response: requests.Response, body: bytes) -> None:
+        """An API may answer errors with status 200, as the form describes them."""
+        if self._error_when is None:
+            return
+        parsed = msgspec.json.decode(body)
         try:
-            response = self.requester.send_request(
-                path=url, request_headers=headers, request_params=params, request_body_data=body
-            )
-        except ValueError:  # of requests (a line break in a header), or of the CDK (a name that stands twice)
-            raise self._wrong(
-                f"no request can be made for {plain_url(url)}. Check headers, query_params and credentials: a name may "
-                "stand twice, or a value hold a line break"
+            is_error = self._error_when.holds(body=parsed)
+        except ConditionError as problem:
+            raise self._exchange.wrong(
+                f"errors.error_when {problem} for the answer of {self._exchange.shown(response.url)}"
             ) from None
-        except AirbyteTracedException as problem:
-            if problem.failure_type is not FailureType.transient_error:
-                raise
-            # The CDK wraps our words ("... Exception: <words>"), or keeps them in the internal message only.
-            words = (problem.internal_message or "").partition("xception: ")[2] or problem.message
-            tries = f" Tried {self._form.max_retries + 1} times." if self._form.max_retries else ""
-            raise transient_error(f"Stream {self.name!r}: {words}{tries}") from None
-        assert response is not None  # the CDK answers or raises
-        return response
+        if is_error:
+            path = self._stream.errors.error_message_path if self._stream.errors else ""
+            raise self._exchange.wrong(
+                f"{self._exchange.shown(response.url)} answered {response.status_code} with an error"
+                f"{words_of(parsed, path)} (errors.error_when)"
+            )
 
-    def _body(self, response: requests.Response) -> bytes:
-        limit = self._form.max_response_mb << 20
-        chunks: list[bytes] = []
-        size = 0
-        with response:
-            for chunk in response.iter_content(CHUNK):
-                chunks.append(chunk)
-                size += len(chunk)
-                if size > limit:
-                    most = self._form.max_response_mb
-                    raise self._wrong(
-                        f"an answer is larger than max_response_mb ({most}). Ask for smaller pages, or raise it"
-                    )
-        return b"".join(chunks)
-
-    def _wrong(self, problem: str) -> AirbyteTracedException:
-        return config_error(f"Stream {self.name!r}: {problem}.")
-
-    def _url(self, window: Window) -> str:
-        """Absolute, so that nothing in the path is taken for a scheme, and nothing evaluated."""
-        path = _filled(self._stream.path, window, quote_all).lstrip("/")
-        base = self._form.base_url.rstrip("/")
-        return f"{base}/{path}" if path else base
-
-    def _request_body(self, request: Request, window: Window) -> str | None:
-        """The form's body with the parent's values, and what paging sets in it."""
-        if self._stream.method == "GET":
-            return None
-        text = PARENT.sub(lambda found: _inside_json(window.partition[found[1]]), self._stream.body)
-        if not request.body:
-            return text or None
-        document = json.loads(text or "{}")
-        for path, value in request.body.items():
-            *above, name = path.split(".")
-            place = document
-            for key in above:
-                place = place.setdefault(key, {})
-            place[name] = value
-        return json.dumps(document)
-
-    def _params(self, window: Window) -> dict[str, str]:
-        params = {pair.name: _filled(pair.value, window) for pair in self._stream.query_params}
-        cursor = self._stream.cursor
-        if cursor is None or self.parent_field is not None:
-            return params
-        format_ = request_format(cursor)
-        if cursor.start_param and window.lower is not None:
-            params[cursor.start_param] = to_text(window.lower, format_)
-        if cursor.end_param and window.end is not None:
-            params[cursor.end_param] = to_text(window.end, format_)
-        return params
+    def _note_detection(self, pager: Pager) -> None:
+        found = pager.detected if isinstance(pager, StoppingPages) else ""
+        if found and self._detected.get(self.name) != found:
+            self._detected[self.name] = found
+            self._log.info(f"Pagination of stream {self.name!r}: {found} (detected)")
 
     def _window(self, stream_slice: StreamSlice | None) -> Window:
         partition = {
@@ -311,8 +344,13 @@ class PageRetriever(Retriever):
         key = partition_key(partition)
         if cursor is None or not bounds:
             return Window(partition, key)
-        start, end = (from_state(bounds[name], cursor.cursor_format) for name in ("start_time", "end_time"))
         known = self._known.get(key)
+        brought = {known.at: known.records} if known else {}
+        if isinstance(cursor, CounterCursor):
+            start = int(bounds["start"])
+            lower = None if cursor.start is None and start == 0 else start
+            return Window(partition, key, start=str(start), lower=lower, known=brought)
+        start, end = (from_state(bounds[name], cursor.cursor_format) for name in ("start_time", "end_time"))
         is_unbounded = not cursor.start and start == 0
         is_last = end >= self._made_at - SLACK
         gap = parse_duration(cursor.granularity) if cursor.granularity else request_resolution(cursor)
@@ -323,36 +361,14 @@ class PageRetriever(Retriever):
             lower=None if is_unbounded else start,
             below=end + gap // MICROSECOND if cursor.step and not is_last else None,
             end=end,
-            known_at=known.at if known else None,
-            known=known.records if known else frozenset(),
+            known=brought,
         )
 
 
-quote_all = partial(quote, safe="")
+@dataclass
+class Tail:
+    """What stands at the highest cursor value of a window so far."""
 
-
-def _filled(text: str, window: Window, encode: Callable[[str], str] = str) -> str:
-    """A text of the form with the parent's values in it, each through ``encode``."""
-    return PARENT.sub(lambda found: encode(str(window.partition[found[1]])), text)
-
-
-def _inside_json(value: str | int) -> str:
-    """A parent's value in JSON text; a text's quotes are the form's own."""
-    return json.dumps(value)[1:-1] if isinstance(value, str) else str(value)
-
-
-def _strip_credentials(response: requests.Response, **_: object) -> None:
-    """Before a redirect to another host is followed, forget every header that could be a credential.
-
-    requests does so for Authorization only (its Session.rebuild_auth).
-    """
-    target = response.headers.get("Location")
-    if not response.is_redirect or target is None:
-        return
-    here, there = (
-        requests.compat.urlsplit(url) for url in (response.url, requests.compat.urljoin(response.url, target))
-    )
-    if (here.scheme, here.netloc) == (there.scheme, there.netloc):
-        return
-    for name in [name for name in response.request.headers if name.lower() not in HARMLESS_HEADERS]:
-        del response.request.headers[name]
+    at: int | None = None
+    records: set[str] = field(default_factory=set)
+    last: int | None = None  # of the present window, which begins anew

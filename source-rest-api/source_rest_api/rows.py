@@ -16,21 +16,16 @@ import msgspec
 from msgspec import Raw
 
 from source_rest_api.body import leaf, leaf_decoder
+from source_rest_api.conditions import Condition, ConditionError
 from source_rest_api.form import Stream
 from source_rest_api.page import PAGE, Boundary, Page
-from source_rest_api.times import EPOCHS, FormatError, text_to_rfc3339, to_moment, to_rfc3339, to_state
+from source_rest_api.projection import Projection, RowError
+from source_rest_api.times import FormatError, to_moment, to_state
 
 MOST_RECORDS = 1000  # a page of 200,000 must not become one item of 70 MB
 MOST_BOUNDARY = 1000
 
-_FIELDS = msgspec.json.Decoder(dict[str, Raw])
 _ENCODE = msgspec.json.Encoder().encode
-
-Tree = dict[str, "Tree | str"]  # field -> its fields, or the format of a timestamp
-
-
-class RowError(ValueError):
-    """A record does not fit the form. The message names the field and never the value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +39,7 @@ class Window:
         lower: lowest moment that belongs here, or None.
         below: first moment that belongs to the next window, or None.
         end: last moment to ask for, or None.
-        known_at: the moment at which records may have been brought before.
-        known: their digests.
+        known: by moment, the digests of records that were brought before.
     """
 
     partition: Mapping[str, Any] = field(default_factory=dict)
@@ -54,8 +48,7 @@ class Window:
     lower: int | None = None
     below: int | None = None
     end: int | None = None
-    known_at: int | None = None
-    known: frozenset[str] = frozenset()
+    known: Mapping[int, frozenset[str]] = field(default_factory=dict)
 
 
 class PageMaker:
@@ -65,7 +58,8 @@ class PageMaker:
         self._stream = stream
         self._head = b'{"type":"RECORD","record":{"stream":%s,"data":' % _ENCODE(stream.name)
         self._cursor = stream.cursor
-        self._timestamps = _tree(stream)
+        self._projection = Projection(stream)
+        self._filter = Condition(stream.filter) if stream.filter else None
         if self._cursor is not None:
             self._at_cursor = leaf_decoder(self._cursor.path, Any)
 
@@ -101,13 +95,14 @@ class PageMaker:
             raise RowError(f"cursor_field {self._cursor.cursor_field!r}: {problem}. Set cursor_format") from None
 
     def _plain(self, records: Sequence[Raw], window: Window, now_ms: int) -> dict[str, Any]:
-        return {PAGE: Page(self._stream.name, self._lines(records, window, now_ms), len(records))}
+        kept = self.wanted(records)
+        return {PAGE: Page(self._stream.name, self._lines(kept, window, now_ms), len(kept))}
 
     def _dated(self, records: Sequence[Raw], window: Window, now_ms: int) -> dict[str, Any] | None:
         moments = self.moments(records)
         chosen = _chosen(records, moments, window)
-        kept = [records[index] for index in chosen]
-        if not kept:
+        new = [records[index] for index in chosen]
+        if not new:
             return None
         known = [moments[index] for index in chosen]
         highest = max((moment for moment in known if moment is not None), default=None)
@@ -115,30 +110,34 @@ class PageMaker:
         boundary = None
         if highest is not None and self._cursor is not None:
             item[self._cursor.cursor_field] = to_state(highest, self._cursor.cursor_format)
-            at_top = [record for record, moment in zip(kept, known, strict=True) if moment == highest]
+            at_top = [record for record, moment in zip(new, known, strict=True) if moment == highest]
             digests = tuple(digest(record) for record in at_top[:MOST_BOUNDARY])
             boundary = Boundary(window.partition_key, window.start, highest, digests)
+        kept = self.wanted(new)
         lines = self._lines(kept, window, now_ms)
-        item[PAGE] = Page(self._stream.name, lines, len(kept), len(records) - len(kept), boundary)
+        item[PAGE] = Page(self._stream.name, lines, len(kept), len(records) - len(new), boundary)
         return item
 
+    def wanted(self, records: Sequence[Raw]) -> Sequence[Raw]:
+        """The records that the form's filter lets pass. Raises RowError."""
+        if self._filter is None:
+            return records
+        try:
+            return [record for record in records if self._filter.holds(record=msgspec.json.decode(record))]
+        except ConditionError as problem:
+            raise RowError(f"filter {problem} for a record") from None
+        except msgspec.DecodeError:
+            raise RowError("a record holds text that is no Unicode") from None
+
     def _lines(self, records: Sequence[Raw], window: Window, now_ms: int) -> bytes:
+        if not records:
+            return b""
         added = window.partition if self._stream.add_parent_fields else {}
         texts: Sequence[Raw | bytes] = records
-        if self._timestamps or added:
-            texts = [self._changed(record, added) for record in records]
+        if self._projection.changes or added:
+            texts = [self._projection.record(record, added) for record in records]
         tail = b',"emitted_at":%d}}\n' % now_ms
         return self._head + (tail + self._head).join(texts) + tail
-
-    def _changed(self, record: Raw, added: Mapping[str, Any]) -> bytes:
-        fields: dict[str, Any] = _with_timestamps(record, self._timestamps, ())
-        for name, value in added.items():
-            if name in fields:
-                raise RowError(
-                    f"a record has a field {name!r} of its own: give the parent's field another name with `as`"
-                )
-            fields[name] = value
-        return _ENCODE(fields)
 
 
 def digest(record: Raw) -> str:
@@ -148,9 +147,10 @@ def digest(record: Raw) -> str:
 
 def _chosen(records: Sequence[Raw], moments: Sequence[int | None], window: Window) -> Sequence[int]:
     """Indexes of the records that belong to this window and are new."""
-    lower, below, known_at = window.lower, window.below, window.known_at
+    lower, below = window.lower, window.below
     found = [moment for moment in moments if moment is not None]
-    is_above = not found or ((lower is None or min(found) > lower) and (known_at is None or min(found) > known_at))
+    floor = max((*window.known, *([] if lower is None else [lower])), default=None)
+    is_above = not found or floor is None or min(found) > floor
     if is_above and (not found or below is None or max(found) < below):
         return range(len(records))
     return [
@@ -160,49 +160,6 @@ def _chosen(records: Sequence[Raw], moments: Sequence[int | None], window: Windo
         or not (
             (lower is not None and moment < lower)
             or (below is not None and moment >= below)
-            or (moment == known_at and digest(records[index]) in window.known)
+            or (moment in window.known and digest(records[index]) in window.known[moment])
         )
     ]
-
-
-def _tree(stream: Stream) -> Tree:
-    tree: Tree = {}
-    for stamp in stream.timestamps:
-        place = tree
-        *above, name = stamp.field.split(".")
-        for key in above:
-            inner = place.setdefault(key, {})
-            assert isinstance(inner, dict)  # the form refuses a timestamp inside of another
-            place = inner
-        place[name] = stamp.format
-    return tree
-
-
-def _with_timestamps(record: Raw, tree: Tree, above: tuple[str, ...]) -> dict[str, Any]:
-    fields: dict[str, Any] = _FIELDS.decode(record)
-    for name, below in tree.items():
-        raw = fields.get(name)
-        if raw is None or bytes(raw) == b"null":
-            continue
-        path = (*above, name)
-        if isinstance(below, str):
-            try:
-                fields[name] = _timestamp(bytes(raw), below)
-            except FormatError as problem:
-                raise RowError(f"timestamps, {'.'.join(path)!r}: {problem}") from None
-        else:
-            try:
-                fields[name] = _with_timestamps(raw, below, path)
-            except msgspec.ValidationError:
-                raise RowError(f"timestamps: a record has no object at {'.'.join(path)!r}") from None
-    return fields
-
-
-def _timestamp(raw: bytes, format_: str) -> str:
-    text = raw.decode()
-    if text.startswith('"'):
-        text = msgspec.json.decode(raw)
-        return to_rfc3339(text, format_) if format_ in EPOCHS else text_to_rfc3339(text, format_)
-    if format_ not in EPOCHS:
-        raise FormatError(f"a value is no text in the format {format_}")
-    return to_rfc3339(text, format_)

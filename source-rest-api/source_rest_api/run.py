@@ -43,11 +43,21 @@ def main() -> None:
 def _run(arguments: list[str]) -> int:
     gc.disable()  # while modules are loaded there is nothing to collect
     _skip_attribute_docs()
-    from source_rest_api.entrypoint import PageEntrypoint, error_line
+    import source_rest_api.entrypoint  # noqa: F401  # the slow part
 
     gc.enable()
+    return run(arguments, _one_stdout())
+
+
+def run(arguments: list[str], out: BinaryIO) -> int:
+    """One command; its messages go to ``out``. Returns the exit code.
+
+    Raises:
+        BrokenPipeError: nobody reads any more.
+    """
+    from source_rest_api.entrypoint import PageEntrypoint, error_line
+
     parsed = PageEntrypoint.parse_args(arguments)
-    out = _one_stdout()
     entrypoint: PageEntrypoint | None = None
     try:
         entrypoint = PageEntrypoint.build(parsed, out)

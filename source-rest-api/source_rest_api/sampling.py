@@ -5,6 +5,7 @@ Samples are read through the streams that a sync reads, and so the schema is tha
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -108,9 +109,11 @@ def sample_all(streams: Iterable[tuple[AbstractStream, Stream]], workers: int) -
 
 
 def schema_of(stream: Stream, sample: Sample) -> dict[str, Any]:
-    """The JSON Schema of a stream; its key and cursor are always in it."""
+    """The JSON Schema of a stream; its key and cursor are always in it, and the form's fields win."""
     always = [*stream.key_paths, *([list(stream.cursor.path)] if stream.cursor else [])]
-    return infer_schema(sample.records, always=always)
+    schema = infer_schema(sample.records, always=always)
+    declared = json.loads(stream.schema)["properties"] if stream.schema else {}
+    return {**schema, "properties": {**schema.get("properties", {}), **declared}} if declared else schema
 
 
 def _sample(sampler: Sampler, stream: AbstractStream, most: int) -> Sample:

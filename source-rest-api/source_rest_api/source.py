@@ -17,26 +17,28 @@ from airbyte_cdk.models import (
     AirbyteConnectionStatus,
     AirbyteMessage,
     AirbyteStateMessage,
-    AirbyteStateType,
     AirbyteStream,
     ConfiguredAirbyteCatalog,
     Status,
     SyncMode,
 )
+from airbyte_cdk.sources.declarative.incremental.concurrent_partition_cursor import ConcurrentPerPartitionCursor
 from airbyte_cdk.sources.declarative.parsers.manifest_component_transformer import ManifestComponentTransformer
 from airbyte_cdk.sources.declarative.yaml_declarative_source import YamlDeclarativeSource
 from airbyte_cdk.sources.streams.concurrent.abstract_stream import AbstractStream
-from airbyte_cdk.utils.airbyte_secrets_utils import add_to_secrets
+from airbyte_cdk.utils.airbyte_secrets_utils import filter_secrets
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 
-from source_rest_api.boundary import known_of, without_boundary
+from source_rest_api.boundary import known_of
 from source_rest_api.errors import config_error
 from source_rest_api.form import SHARED, Form, Stream
 from source_rest_api.page import BUDGET, Page, page_of
-from source_rest_api.reading import FULL_REFRESH_COMPLETE, Reading, as_records, state_message
-from source_rest_api.retriever import BOUNDARIES
+from source_rest_api.reading import FULL_REFRESH_COMPLETE, Pace, Reading, as_records, state_message
+from source_rest_api.retriever import BOUNDARIES, COUNTS, DETECTED
 from source_rest_api.sampling import CHECK_SECONDS, Sample, first_page, sample_all, schema_of, within
+from source_rest_api.states import check_states, migrated, stream_state
 from source_rest_api.streams import api_budget, stream_components
+from source_rest_api.tokens import hide
 
 # Absolute: a relative name would be looked up in the current directory first.
 MANIFEST = Path(__file__).with_name("manifest.yaml")
@@ -60,7 +62,7 @@ class SourceRestApi(YamlDeclarativeSource):
         config: Mapping[str, Any] | None = None,
         state: list[AirbyteStateMessage] | None = None,
     ):
-        self._input = {name: body for name, body in map(_stream_state, state or ()) if name}
+        self._input = {name: body for name, body in map(stream_state, state or ()) if name}
         self._max_retries: int | None = None
         known = {name: known_of(body) for name, body in self._input.items()}
         super().__init__(
@@ -96,8 +98,12 @@ class SourceRestApi(YamlDeclarativeSource):
             for name in form.check_streams or [_first_to_check(form).name]:
                 within(CHECK_SECONDS, partial(first_page, streams[name]))
         except AirbyteTracedException as problem:
-            return AirbyteConnectionStatus(status=Status.FAILED, message=problem.message)
-        return AirbyteConnectionStatus(status=Status.SUCCEEDED)
+            return AirbyteConnectionStatus(status=Status.FAILED, message=filter_secrets(problem.message or ""))
+        detected = self._config[SHARED].get(DETECTED, {})
+        words = "; ".join(f"{name}: {found}" for name, found in sorted(detected.items()))
+        return AirbyteConnectionStatus(
+            status=Status.SUCCEEDED, message=f"Pagination detected: {words}." if words else None
+        )
 
     def discover(self, logger: logging.Logger, config: Mapping[str, Any]) -> AirbyteCatalog:
         """All streams, each with the schema of a sample. A stream that cannot be sampled is listed with a warning.
@@ -149,6 +155,7 @@ class SourceRestApi(YamlDeclarativeSource):
         """
         self._take(config)
         form = self._form()
+        check_states(form, self._input)
         unknown = sorted({entry.stream.name for entry in catalog.streams} - set(form.names))
         if unknown:
             raise config_error(f"The catalog names streams that the form does not have: {', '.join(unknown)}. "
@@ -165,13 +172,17 @@ class SourceRestApi(YamlDeclarativeSource):
                 yield from reading.take_page(page)
                 BUDGET.give(len(page.lines))
             yield from reading.end()
+        except AirbyteTracedException:
+            if reading.failed:
+                logger.error(f"Streams that failed: {', '.join(reading.failed)}. All others were read to their end.")
+            raise
         finally:
             BUDGET.close()
 
     def _take(self, config: Mapping[str, Any]) -> None:
         self.configure(config, temp_dir="")
         for secret in self._form().secrets:
-            add_to_secrets(secret)
+            hide(secret)
 
     def _form(self) -> Form:
         return Form.of(self._config)
@@ -181,18 +192,18 @@ class SourceRestApi(YamlDeclarativeSource):
         budget = api_budget(self._form().rate_limit)
         if budget is not None:
             self._source_config = {**self._source_config, "api_budget": budget}
-        return super().streams(config)
+        streams = super().streams(config)
+        counts = self._config[SHARED].setdefault(COUNTS, {})
+        for stream in streams:
+            if isinstance(stream.cursor, ConcurrentPerPartitionCursor):
+                # The CDK lets ten minutes pass between two states of such a stream, and offers no setting.
+                pace = Pace(partial(counts.get, stream.name, 0))
+                setattr(stream.cursor, "_throttle_state_message", pace.is_due)  # noqa: B010
+        return streams
 
 
 def _first_to_check(form: Form) -> Stream:
-    return next((stream for stream in form.streams if stream.parent is None), form.streams[0])
-
-
-def _stream_state(message: AirbyteStateMessage) -> tuple[str | None, dict[str, Any]]:
-    if message.type not in (AirbyteStateType.STREAM, None) or message.stream is None:
-        return None, {}
-    blob = message.stream.stream_state
-    return message.stream.stream_descriptor.name, dict(vars(blob)) if blob is not None else {}
+    return next((stream for stream in form.streams if not stream.parents), form.streams[0])
 
 
 def _airbyte_stream(stream: Stream, sample: Sample) -> AirbyteStream:
@@ -210,7 +221,7 @@ def _airbyte_stream(stream: Stream, sample: Sample) -> AirbyteStream:
 
 def _for_the_cdk(message: AirbyteStateMessage) -> AirbyteStateMessage:
     """A STATE without what the CDK does not know: our boundaries, and the mark of a full refresh."""
-    name, body = _stream_state(message)
+    name, body = stream_state(message)
     if name is None:
         return message
-    return state_message(name, {} if FULL_REFRESH_COMPLETE in body else without_boundary(body)).state or message
+    return state_message(name, {} if FULL_REFRESH_COMPLETE in body else migrated(body)).state or message

@@ -12,10 +12,8 @@ from copy import deepcopy
 from datetime import UTC, timedelta
 from typing import Any
 
-from source_rest_api.form import DatetimeCursor, Form, RateLimit, Stream
+from source_rest_api.form import CounterCursor, Cursor, DatetimeCursor, Form, RateLimit, Stream
 from source_rest_api.times import CDK_CANONICAL, EPOCH, cdk_format, parse_start, resolution
-
-PARENT_VALUE = "value"  # the one field of a record that a parent's copy yields
 
 CONNECT_SECONDS = 30
 END_OF_TIME = "9999-12-30T00:00:00.000000Z"
@@ -57,34 +55,48 @@ def _component(
     definitions: Mapping[str, Any],
     max_retries: int | None,
     *,
-    parent_field: str | None = None,
+    parent_fields: Mapping[str, str] | None = None,
 ) -> Component:
     component: Component = deepcopy(definitions["stream"])
     retriever = component["retriever"]
     retriever["requester"]["connect_timeout_in_seconds"] = min(CONNECT_SECONDS, form.timeout_seconds)
     retriever["requester"]["read_timeout_in_seconds"] = form.timeout_seconds
     retriever["requester"]["http_method"] = stream.method
-    retriever["requester"]["error_handler"]["ignored"] = stream.ignore_status_codes
+    retriever["requester"]["error_handler"]["stream"] = stream.name
     if max_retries is not None:
         retriever["requester"]["error_handler"]["max_retries_"] = max_retries
     component["name"] = stream.name
     if stream.primary_key:
         component["primary_key"] = stream.key_paths
-    if parent_field is not None:
-        retriever["parent_field"] = parent_field
-    elif stream.cursor is not None:
+    if parent_fields is not None:
+        retriever["parent_fields"] = dict(parent_fields)
+    elif isinstance(stream.cursor, DatetimeCursor):
         component["incremental_sync"] = _cursor(stream.cursor, definitions)
-    parent = stream.parent
-    if parent is not None:
-        router = deepcopy(definitions["parent"])
-        above = form.stream(parent.stream)
-        router["parent_stream_configs"][0] |= {
-            "stream": _component(above, form, definitions, max_retries, parent_field=parent.field),
-            "parent_key": PARENT_VALUE,
-            "partition_field": parent.as_name,
+    elif isinstance(stream.cursor, CounterCursor):
+        component["incremental_sync"] = _counter(stream.cursor, definitions)
+    if stream.parents:
+        retriever["partition_router"] = {
+            **deepcopy(definitions["parents"]),
+            "child": stream.name,
+            "parents": [
+                _component(form.stream(name), form, definitions, max_retries, parent_fields=_fields_of(name, stream))
+                for name in stream.parent_streams
+            ],
         }
-        retriever["partition_router"] = router
     return component
+
+
+def _fields_of(parent: str, stream: Stream) -> dict[str, str]:
+    """The fields of a parent's records that a stream is read by, by the names it has for them."""
+    return {entry.as_name: entry.field for entry in stream.parents if entry.stream == parent}
+
+
+def _counter(cursor: CounterCursor, definitions: Mapping[str, Any]) -> Component:
+    return {
+        **deepcopy(definitions["counter"]),
+        "cursor_field": cursor.cursor_field,
+        "start_value": cursor.start if cursor.start is not None else 0,
+    }
 
 
 def _cursor(cursor: DatetimeCursor, definitions: Mapping[str, Any]) -> Component:
@@ -116,7 +128,7 @@ def _cursor(cursor: DatetimeCursor, definitions: Mapping[str, Any]) -> Component
     return component
 
 
-def request_format(cursor: DatetimeCursor) -> str:
+def request_format(cursor: Cursor) -> str:
     """How a cursor value is written into a request."""
     return cursor.request_format or cursor.cursor_format
 

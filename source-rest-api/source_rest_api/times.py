@@ -12,6 +12,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 RFC3339 = "rfc3339"
+COUNTER = "counter"  # no time at all: whole numbers that grow, and a "moment" is such a number
 EPOCHS = {"epoch_s": 1_000_000, "epoch_ms": 1000, "epoch_us": 1}
 CDK_EPOCHS = {"epoch_s": "%s_as_float", "epoch_ms": "%ms", "epoch_us": "%epoch_microseconds"}
 CDK_CANONICAL = "%Y-%m-%dT%H:%M:%S.%fZ"
@@ -56,6 +57,8 @@ def to_moment(value: Any, format_: str) -> int:
     Raises:
         FormatError: the value does not fit.
     """
+    if format_ == COUNTER:
+        return _count(value)
     if format_ in EPOCHS:
         if type(value) is int:
             moment = value * EPOCHS[format_]
@@ -81,6 +84,8 @@ def to_moment(value: Any, format_: str) -> int:
 
 def to_text(moment: int, format_: str) -> str:
     """A moment for a request: rounded down to what the format can say (whole seconds in RFC 3339)."""
+    if format_ == COUNTER:
+        return str(moment)
     if format_ in EPOCHS:
         return str(moment // EPOCHS[format_])
     found = EPOCH + timedelta(microseconds=moment)
@@ -103,8 +108,10 @@ def cdk_format(format_: str) -> str:
     return CDK_EPOCHS.get(format_, CDK_CANONICAL)
 
 
-def to_state(moment: int, format_: str) -> str:
-    """A moment in the text of ``cdk_format``."""
+def to_state(moment: int, format_: str) -> str | int:
+    """A moment in the text of ``cdk_format``; a counter stays a number."""
+    if format_ == COUNTER:
+        return moment
     if format_ == "epoch_s":
         return str(moment / 1_000_000)
     if format_ in EPOCHS:
@@ -114,7 +121,7 @@ def to_state(moment: int, format_: str) -> str:
 
 def from_state(text: Any, format_: str) -> int:
     """The moment of a STATE's or slice's text. Raises FormatError."""
-    return to_moment(text, format_ if format_ in EPOCHS else RFC3339)
+    return to_moment(text, format_ if format_ in EPOCHS or format_ == COUNTER else RFC3339)
 
 
 def to_rfc3339(number: str, format_: str) -> str:
@@ -162,6 +169,15 @@ def parse_start(text: str) -> int:
 def _written(moment: datetime, precision: str) -> str:
     """ISO 8601 text in UTC; strftime would write the year 999 with three digits on some systems."""
     return moment.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
+
+
+def _count(value: Any) -> int:
+    """Also of a text: APIs write large numbers as texts."""
+    if type(value) is int and value >= 0:
+        return value
+    if type(value) is str and value.isascii() and value.isdigit() and len(value) < 40:
+        return int(value)
+    raise FormatError("a value is no whole number")
 
 
 def _seconds(value: Any, format_: str) -> Decimal:

@@ -10,11 +10,14 @@ import msgspec
 import pytest
 from airbyte_cdk.models import FailureType
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
-from source_rest_api.form import Form
+from source_rest_api.form import SECRET_FIELDS, Form
 from source_rest_api.run import SPEC
 from source_rest_api.specification import specification
 
 CONNECTION = json.loads(SPEC.read_text("utf-8"))["connectionSpecification"]
+# Names that Airbyte's acceptance tests take for secrets: they must say that they are, or that they are not.
+SECRET_NAMES = {"certificate", "credentials", "jwt", "key", "password", "secret", "service_account", "token"}
+SECRET_ENDS = ("_token", "_secret", "password", "api_key", "apikey", "secret_key", "private_key", "access_key")
 FORBIDDEN = {"not", "anyOf", "allOf", "patternProperties", "if", "then", "else", "prefixItems", "dependencies"}
 
 
@@ -74,6 +77,38 @@ def refusal(**changed: Any) -> str:
         ({"streams": [listing(timestamps=[{"field": "x", "format": "%Q"}])]}, "'%Q'"),
         ({"streams": [listing(timestamps=[{"field": f, "format": "epoch_s"} for f in ("a", "a.b")])]}, "inside"),
         ({"streams": [listing(pagination={"pagination_type": "offset", "stop_when_shorter": True})]}, "page_size"),
+        ({"streams": [listing(pagination={"pagination_type": "page", "stop_on_empty": False})]},
+         "without stop_on_empty"),
+        ({"streams": [listing(format="csv", record_path="a")]}, "csv has none"),
+        ({"streams": [listing(format="jsonl", pagination={"pagination_type": "next_url"})]}, "jsonl can be paged by"),
+        ({"streams": [listing(format="jsonl", pagination={"pagination_type": "page", "total_path": "t"})]},
+         "pagination.total_path looks into a JSON answer"),
+        ({"streams": [listing(format="csv", errors={"error_when": "body.x"})]}, "errors.error_when looks into"),
+        ({"streams": [listing(filter="record.x ==")]}, "filter is no condition"),
+        ({"streams": [listing(errors={"error_when": "body ="})]}, "errors.error_when is no condition"),
+        ({"errors": {"error_when": "1 +"}}, "Stream 'items': errors.error_when is no condition"),
+        ({"streams": [listing(select_fields=["a"], drop_fields=["b"])]}, "exclude each other"),
+        ({"streams": [listing(select_fields=["a"], primary_key=["id"])]}, "select_fields leaves out 'id'"),
+        ({"streams": [{**changes(), "drop_fields": ["at"]}]}, "drop_fields takes away 'at'"),
+        ({"streams": [listing(primary_key=["a.b"], drop_fields=["a"])]}, "drop_fields takes away 'a.b'"),
+        ({"streams": [listing(select_fields=["a", "a.b"])]}, "select_fields names 'a.b' twice, or inside"),
+        ({"streams": [listing(schema="[]")]}, "schema is no JSON Schema"),
+        ({"streams": [listing(schema='{"properties": {"a": 1}}')]}, "schema is no JSON Schema"),
+        ({"credentials": {"auth_type": "jwt", "key": "12345", "claims": "[]"}}, "claims is no JSON object"),
+        ({"credentials": {"auth_type": "session_token", "login_url": "http://x", "login_body": "12345"}},
+         "login_body is no JSON object"),
+        ({"credentials": {"auth_type": "api_key", "api_key": "12345", "inject_into": "body"}}, "need method POST"),
+        ({"client_certificate": "x"}, "belong together"),
+        ({"streams": [listing(), child(parents=[{"stream": "items", "field": "id", "values": ["a"]}])]},
+         "either stream and field, or values"),
+        ({"streams": [listing(), child(parents=[{"as": "id"}])]}, "either stream and field, or values"),
+        ({"streams": [listing(), child(parents=[{"stream": "items"}])]}, "either stream and field, or values"),
+        ({"streams": [listing(), child(), child(name="deep", parents=[{"stream": "orders", "field": "n"}])]},
+         "two values of its parents have the name 'id'"),
+        ({"streams": [listing(), child(incremental={"incremental_type": "counter", "cursor_field": "n",
+                                                    "start_param": "s"})]}, "counter does not go with parents"),
+        ({"streams": [listing(incremental={"incremental_type": "counter", "cursor_field": "n"})]}, "start_param"),
+        ({"rate_limit": {"max_wait_seconds": 0}}, "rate_limit.max_wait_seconds"),
     ],
 )  # fmt: skip
 def test_a_wrong_form_is_refused_with_the_place_and_without_the_value(change: dict[str, Any], words: str) -> None:
@@ -121,6 +156,7 @@ def test_the_examples_fit_the_spec_and_the_form() -> None:
 def test_the_spec_keeps_airbytes_rules_for_forms() -> None:
     jsonschema.Draft7Validator.check_schema(CONNECTION)
     count = 0
+    groups = {group["id"] for group in CONNECTION["groups"]}
     for path, schema in _schemas(CONNECTION, "$"):
         count += 1
         assert not FORBIDDEN & schema.keys(), path
@@ -131,7 +167,9 @@ def test_the_spec_keeps_airbytes_rules_for_forms() -> None:
             assert schema["additionalProperties"] is True, path
             for name, field in properties.items():
                 assert "title" in field, f"{path}.{name}"
-                if name in {"token", "password", "api_key", "credentials"}:
+                assert isinstance(field.get("type"), str), f"{path}.{name}"
+                assert "group" not in field or (path == "$" and field["group"] in groups), f"{path}.{name}"
+                if name in SECRET_NAMES or name.endswith(SECRET_ENDS):
                     assert "airbyte_secret" in field, f"{path}.{name}"
         if "oneOf" in schema:
             assert schema["type"] == "object", path
@@ -139,6 +177,32 @@ def test_the_spec_keeps_airbytes_rules_for_forms() -> None:
             assert len({name for name, _ in consts}) == 1, path
             assert len({value for _, value in consts}) == len(consts), path
     assert count > 50
+
+
+def test_every_secret_of_the_spec_is_kept_out_of_logs() -> None:
+    secret = {
+        name
+        for _, schema in _schemas(CONNECTION["properties"]["credentials"], "$")
+        for name, field in schema.get("properties", {}).items()
+        if field.get("airbyte_secret")
+    }
+    assert secret == {*SECRET_FIELDS, "value"}
+    credentials = {
+        "auth_type": "oauth_refresh_token", "token_url": "https://x", "client_id": "me",
+        "client_secret": "secret-client", "refresh_token": "secret-token",
+        "extra_params": [{"name": "x", "value": "secret-pair"}],
+    }  # fmt: skip
+    config: dict[str, Any] = {
+        "base_url": "https://x",
+        "streams": [listing(headers=[{"name": "X-A", "value": "secret-own"}])],
+        "credentials": credentials,
+        "headers": [{"name": "Y", "value": "secret-all"}],
+        "client_key": "secret-key",
+        "client_certificate": "c",
+    }
+    assert {"secret-client", "secret-token", "secret-pair", "secret-own", "secret-all", "secret-key"} <= {
+        *Form.parse(config).secrets
+    }
 
 
 def _const(branch: dict[str, Any]) -> tuple[str, str]:

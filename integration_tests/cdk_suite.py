@@ -1,0 +1,191 @@
+"""The CDK's own test suite on both connectors, as its command line runs it, against stand-ins that this starts.
+
+    python -m integration_tests.cdk_suite      (make test-cdk)
+
+``acceptance-test-config.yml`` of each connector names the configurations; they hold the addresses of servers on free
+ports, and so are written into ``build/cdk`` when the servers are up. A suite that skips passes too: every skip must be
+one that is expected here with its reason, and the tests that prove something must have passed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from local_runner.api import PublicApis, running_apis
+from local_runner.lake import running_lake
+
+from integration_tests.harness import BIN, House
+from integration_tests.rest_api import Answer, Api, Request, Response, serving
+
+ROOT = Path(__file__).parent.parent
+TOKEN = "a-token-that-the-suite-must-not-print"
+NO_DISCOVER = "a configuration that must fail has nothing to discover"
+EVERY_COMMAND = ("test_check", "test_config_matches_spec", "test_discover", "test_basic_read",
+                 "test_fail_read_with_bad_catalog")  # fmt: skip
+
+Configurations = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One connector: who serves its configurations, what must pass, and what may be skipped, and why."""
+
+    connector: str
+    configurations: Callable[[], Any]
+    must_pass: frozenset[str]
+    may_skip: Mapping[str, str]
+
+
+def named(test: str, scenario: str) -> str:
+    return f"{test}['{scenario}' Test Scenario]"
+
+
+@contextmanager
+def source_configurations() -> Iterator[Configurations]:
+    """A stand-in with a token, pages, a cursor and children; and the two public APIs of the examples."""
+    with ExitStack() as stack:
+        api = stack.enter_context(serving(Api(stand_in())))
+        apis = PublicApis()
+        apis.now = apis.last_update(1.0)  # the event service answers with the last 30 days
+        public = stack.enter_context(running_apis(apis))
+        examples = {
+            path.stem: {**json.loads(path.read_text()), "base_url": public}
+            for path in (ROOT / "source-rest-api" / "examples").glob("*.json")
+            if path.stem in ("usgs", "countries")
+        }
+        good = stand_in_form(api.url, TOKEN)
+        yield {"config": good, "wrong-token": stand_in_form(api.url, "another"), **examples}
+
+
+def stand_in() -> dict[str, Answer]:
+    users = [{"id": n, "name": f"user {n}", "updated_at": f"2024-01-{n:02d}T00:00:00Z"} for n in range(1, 8)]
+
+    def with_token(answer: Answer) -> Answer:
+        def checked(request: Request) -> Any:
+            if request.headers.get("Authorization") != f"Bearer {TOKEN}":
+                return Response(b'{"message": "who are you?"}', 401)
+            return answer(request)
+
+        return checked
+
+    def page(request: Request) -> Any:
+        start = (int(request.query["page"]) - 1) * 3
+        return {"data": users[start : start + 3]}
+
+    def changes(request: Request) -> Any:
+        return [user for user in users if str(user["updated_at"]) >= request.query.get("since", "")]
+
+    def orders(request: Request) -> Any:
+        return [{"id": int(request.path.split("/")[2]) * 10, "total": 1.5}]
+
+    children = {f"/users/{user['id']}/orders": with_token(orders) for user in users}
+    return {"/users": with_token(page), "/changes": with_token(changes), **children}
+
+
+def stand_in_form(url: str, token: str) -> dict[str, Any]:
+    cursor = {"incremental_type": "datetime", "cursor_field": "updated_at", "start_param": "since"}
+    return {
+        "base_url": url,
+        "credentials": {"auth_type": "bearer", "token": token},
+        "streams": [
+            {"name": "users", "path": "/users", "record_path": "data", "primary_key": ["id"],
+             "pagination": {"pagination_type": "page"}},
+            {"name": "changes", "path": "/changes", "primary_key": ["id"], "incremental": cursor},
+            {"name": "orders", "path": "/users/{{ parent.user }}/orders", "primary_key": ["id"],
+             "parents": [{"stream": "users", "field": "id", "as": "user"}]},
+        ],
+    }  # fmt: skip
+
+
+@contextmanager
+def destination_configurations() -> Iterator[Configurations]:
+    """A lake of this machine; and a bucket that is not in it."""
+    with running_lake() as lake:
+        house = House(lake, bucket="lake", database="db")
+        yield {"config": house.config(), "no-bucket": house.config(s3_bucket_name="no-such-bucket-here")}
+
+
+SUITES = (
+    Suite(
+        "source-rest-api",
+        source_configurations,
+        frozenset(
+            {
+                "test_spec",
+                *(named(test, good) for good in ("config", "usgs", "countries") for test in EVERY_COMMAND),
+                *(named(test, "wrong-token") for test in EVERY_COMMAND if test != "test_discover"),
+            }
+        ),
+        {named("test_discover", "wrong-token"): NO_DISCOVER},
+    ),
+    Suite(
+        "destination-s3-datalake",
+        destination_configurations,
+        frozenset(named(test, name) for name in ("config", "no-bucket") for test in EVERY_COMMAND[:2]),
+        {},
+    ),
+)
+
+
+def run(suite: Suite) -> list[str]:
+    """Run one connector's suite and print each test's outcome; what is wrong with that, if anything."""
+    folder = ROOT / suite.connector
+    made, results = folder / "build" / "cdk", folder / "build" / "test-results" / "standard-tests-junit.xml"
+    results.unlink(missing_ok=True)
+    with suite.configurations() as configurations:
+        made.mkdir(parents=True, exist_ok=True)
+        for name, configuration in configurations.items():
+            (made / f"{name}.json").write_text(json.dumps(configuration))
+        command = [str(BIN / "airbyte-cdk"), "connector", "test", "--pytest-arg=-m", "--pytest-arg=not image_tests"]
+        environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    shutil.rmtree(made)
+    shutil.rmtree(folder / ".tmp", ignore_errors=True)
+    problems = [] if done.returncode == 0 else [f"exit code {done.returncode}"]
+    outcomes = outcomes_of(results) if results.exists() else {}
+    print(f"{suite.connector}: {' '.join(command[1:])}: exit code {done.returncode}")
+    for test, (outcome, why) in outcomes.items():
+        print(f"  {outcome:7} {test}{f': {suite.may_skip.get(test, why)}' if why else ''}")
+    passed = {test for test, (outcome, _) in outcomes.items() if outcome == "passed"}
+    skipped = {test for test, (outcome, _) in outcomes.items() if outcome == "skipped"}
+    problems += [f"did not pass: {test}" for test in sorted(suite.must_pass - passed)]
+    problems += [f"skipped without a reason of ours: {test}" for test in sorted(skipped - suite.may_skip.keys())]
+    if problems:
+        print(done.stdout[-5000:], done.stderr[-2000:])
+    return problems
+
+
+def outcomes_of(results: Path) -> dict[str, tuple[str, str]]:
+    """By test: passed, failed, error or skipped; and the words of what is not passed."""
+    found = {}
+    for case in ET.parse(results).getroot().iter("testcase"):  # pytest's own file
+        trouble = next((child for child in case if child.tag in ("failure", "error", "skipped")), None)
+        outcome = "passed" if trouble is None else trouble.tag.replace("failure", "failed")
+        found[case.attrib["name"]] = (outcome, "" if trouble is None else trouble.attrib.get("message", ""))
+    return found
+
+
+def main() -> None:
+    chosen = sys.argv[1:]
+    problems = [
+        f"{suite.connector}: {problem}"
+        for suite in SUITES
+        if not chosen or suite.connector in chosen
+        for problem in run(suite)
+    ]
+    print("\n".join(problems) or "Everything that must pass has passed.")
+    sys.exit(bool(problems))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Which fields of a record go on, and which become timestamps. Pure.
+
+Only what is named is touched: all other values keep the API's own text. A stream whose form asks for no change has no
+projection, and pays nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from source_rest_api.form import Stream
+from source_rest_api.times import EPOCHS, FormatError, text_to_rfc3339, to_rfc3339
+
+_FIELDS = msgspec.json.Decoder(dict[str, Raw])
+_ENCODE = msgspec.json.Encoder().encode
+
+Tree = dict[str, "Tree | str"]  # field -> its fields, or the end of a path: a timestamp's format
+
+
+class RowError(ValueError):
+    """A record does not fit the form. The message names the field and never the value."""
+
+
+class Projection:
+    """The changes that a form asks for in the records of one stream."""
+
+    def __init__(self, stream: Stream):
+        self._selected = tree(dict.fromkeys(stream.select_fields, ""))
+        self._dropped = tree(dict.fromkeys(stream.drop_fields, ""))
+        self._timestamps = tree({stamp.field: stamp.format for stamp in stream.timestamps})
+        self.changes = bool(self._selected or self._dropped or self._timestamps)
+
+    def record(self, record: Raw, added: Mapping[str, Any]) -> bytes:
+        """The record with its changes, and with the parent's values.
+
+        Raises:
+            RowError: a timestamp does not fit its format, or a field would be there twice.
+        """
+        fields: dict[str, Any] = _FIELDS.decode(record)
+        if self._selected:
+            fields = _selected(fields, self._selected)
+        if self._dropped:
+            fields = _without(fields, self._dropped)
+        if self._timestamps:
+            fields = _with_timestamps(fields, self._timestamps, ())
+        for name, value in added.items():
+            if name in fields:
+                raise RowError(
+                    f"a record has a field {name!r} of its own: give the parent's field another name with `as`"
+                )
+            fields[name] = value
+        return _ENCODE(fields)
+
+
+def tree(leaves: Mapping[str, str]) -> Tree:
+    """Dotted paths as nested mappings; no path is inside of another one (the form sees to it)."""
+    root: Tree = {}
+    for path, leaf in leaves.items():
+        place = root
+        *above, name = path.split(".")
+        for key in above:
+            inner = place.setdefault(key, {})
+            assert isinstance(inner, dict)  # the form refuses a path inside of another
+            place = inner
+        place[name] = leaf
+    return root
+
+
+def _selected(fields: Mapping[str, Any], chosen: Tree) -> dict[str, Any]:
+    """In the record's order. What is no object has none of the fields below it."""
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        below = chosen.get(name)
+        if isinstance(below, str):
+            found[name] = value
+        elif below is not None:
+            inner = _inner(value)
+            if inner is not None:
+                found[name] = _selected(inner, below)
+    return found
+
+
+def _without(fields: dict[str, Any], dropped: Tree) -> dict[str, Any]:
+    for name, below in dropped.items():
+        if name not in fields:
+            continue
+        if isinstance(below, str):
+            del fields[name]
+        else:
+            inner = _inner(fields[name])
+            if inner is not None:
+                fields[name] = _without(inner, below)
+    return fields
+
+
+def _inner(value: Any) -> dict[str, Any] | None:
+    return _FIELDS.decode(value) if bytes(value)[:1] == b"{" else None
+
+
+def _with_timestamps(fields: dict[str, Any], stamps: Tree, above: Sequence[str]) -> dict[str, Any]:
+    for name, below in stamps.items():
+        raw = fields.get(name)
+        if raw is None or (isinstance(raw, Raw) and bytes(raw) == b"null"):
+            continue
+        path = (*above, name)
+        if isinstance(below, str):
+            try:
+                fields[name] = _timestamp(bytes(raw), below)
+            except FormatError as problem:
+                raise RowError(f"timestamps, {'.'.join(path)!r}: {problem}") from None
+        else:
+            inner = raw if isinstance(raw, dict) else _inner(raw)
+            if inner is None:
+                raise RowError(f"timestamps: a record has no object at {'.'.join(path)!r}")
+            fields[name] = _with_timestamps(inner, below, path)
+    return fields
+
+
+def _timestamp(raw: bytes, format_: str) -> str:
+    text = raw.decode()
+    if text.startswith('"'):
+        text = msgspec.json.decode(raw)
+        return to_rfc3339(text, format_) if format_ in EPOCHS else text_to_rfc3339(text, format_)
+    if format_ not in EPOCHS:
+        raise FormatError(f"a value is no text in the format {format_}")
+    return to_rfc3339(text, format_)
