@@ -161,6 +161,9 @@ class Trial:
     def seen(self) -> list[tuple[Any, Any]]:
         return [(r["id"], r["c"]) for r in self.house.rows("s")]
 
+    def location(self) -> str:
+        return str(self.house.table("s")["StorageDescriptor"]["Location"])
+
     def seen_by_partition(self) -> dict[str, set[int]]:
         """The ids in each partition."""
         found: dict[str, set[int]] = {}
@@ -384,7 +387,10 @@ class Reader:
     def look(self) -> None:
         old = {(n, 1) for n in OLD}
         try:
+            before = self._trial.location()
             view = self._trial.seen()
+            if self._trial.location() != before:
+                return  # nothing replaced is retained here: the folder went while it was read
         except Exception:  # noqa: BLE001  # a look that fell into a swap, or into an injected fault: not a view
             return
         ids = [identity for identity, _ in view]

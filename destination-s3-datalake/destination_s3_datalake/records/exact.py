@@ -32,7 +32,7 @@ from destination_s3_datalake.records.values import Undeclared
 
 BATCH_BYTES = 8 << 20
 CHANGE = pa.struct([("field", pa.string()), ("change", pa.string()), ("reason", pa.string())])
-NUMBER, EXTRACTED_AT, EXTRA, CHANGES = "n", "_airbyte_extracted_at", "_airbyte_extra", "changes"
+NUMBER, EXTRACTED_AT, EXTRA, CHANGES = "our number", "_airbyte_extracted_at", "_airbyte_extra", "our changes"
 
 
 def tables(

@@ -82,12 +82,9 @@ def write(
         return tuple(_copied(database, query, folder, options, name="0"))
     written: list[WrittenFile] = []
     places = _sort_by_partition(database, query, options.partitioning)
-    first = 0
-    for number, (count, *values) in enumerate(places):
-        chosen = f"rowid BETWEEN {first} AND {first + count - 1}"
-        rows = f'SELECT * EXCLUDE ("our place", "our row") FROM partition_rows WHERE {chosen}'
+    for number, (_, *values) in enumerate(places):
+        rows = f'SELECT * EXCLUDE ("our place", "our row") FROM partition_rows WHERE "our place" = {number + 1}'
         written += _copied(database, rows, folder, options, name=str(number), values=tuple(values))
-        first += count
     database.execute("DROP TABLE partition_rows")
     return tuple(written)
 

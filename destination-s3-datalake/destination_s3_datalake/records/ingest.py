@@ -31,7 +31,11 @@ from destination_s3_datalake.records.schema import Column
 from destination_s3_datalake.records.values import Undeclared
 
 Hashes = NDArray[np.uint64]
-EXTRACTED_AT, META, EXTRA, CHANGES = "_airbyte_extracted_at", "_airbyte_meta", "_airbyte_extra", "changes"
+EXTRACTED_AT, META, EXTRA = "_airbyte_extracted_at", "_airbyte_meta", "_airbyte_extra"
+# No column of a table has a blank in its name.
+NUMBER, CHANGES, RAW, JSON_VALUES, IS_EXACT = (
+    f'"our {name}"' for name in ("number", "changes", "raw", "json", "proof")
+)
 CHANGES_TYPE = "STRUCT(field VARCHAR, change VARCHAR, reason VARCHAR)[]"
 SAMPLE_PLACES, SAMPLE_LINES = 5, 40
 MOST_SHAPES = 4
@@ -135,7 +139,7 @@ class _Lines:
 
 def _make_rows(job: IngestJob, database: duckdb.DuckDBPyConnection) -> _Made:
     """Make the table ``rows``: by the shape of most lines, by that of most of the rest, and so on; then one by one."""
-    columns = ", ".join([*(quoted(column.name) for column in job.columns), EXTRACTED_AT, EXTRA])
+    columns = ", ".join([*(_held(column.name) for column in job.columns), EXTRACTED_AT, EXTRA])
     parts: list[str] = []
     waiting = _Lines(job.lines, job.rows)
     for level in range(MOST_SHAPES):
@@ -148,29 +152,29 @@ def _make_rows(job: IngestJob, database: duckdb.DuckDBPyConnection) -> _Made:
             database.execute(f"CREATE TEMP VIEW rows AS {rows}")
             return _Made(0, 0)
         source, number = _with_numbers(f"shaped_{level}", before)
-        parts.append(f"SELECT {number} AS n, {columns}, NULL AS {CHANGES} FROM {source} WHERE is_exact")
+        parts.append(f"SELECT {number} AS {NUMBER}, {columns}, NULL AS {CHANGES} FROM {source} WHERE {IS_EXACT}")
         if waiting.rows <= FEW_LINES or waiting.rows > before.rows // 2:
             break
     changed = _make_exact(job, database, waiting)
-    parts.append(f"SELECT n, {columns}, {CHANGES} FROM exact")
+    parts.append(f"SELECT {NUMBER}, {columns}, {CHANGES} FROM exact")
     together = " UNION ALL ".join(parts)
-    database.execute(f"CREATE TEMP TABLE rows AS SELECT {columns}, {CHANGES} FROM ({together}) ORDER BY n")
+    database.execute(f"CREATE TEMP TABLE rows AS SELECT {columns}, {CHANGES} FROM ({together}) ORDER BY {NUMBER}")
     return _Made(changed, waiting.rows)
 
 
 def _read(
     database: duckdb.DuckDBPyConnection, found: shape.Shape, lines: _Lines, table: str, longest_line: int
 ) -> bool:
-    """Read lines as one shape; ``raw`` are those of another. False if DuckDB refuses the file, or cuts it otherwise."""
+    """Read lines as one shape; RAW are those of another. False if DuckDB refuses the file, or cuts it otherwise."""
     limit, where = max(USUAL_LINE_BYTES, longest_line + 1), literal(lines.path)
-    stored = [f"{expression} AS {quoted(name)}" for name, expression in found.values.items()]
+    stored = [f"{expression} AS {_held(name)}" for name, expression in found.values.items()]
     taken = ", ".join([*stored, f"{found.extracted_at} AS {EXTRACTED_AT}", f"{found.extra} AS {EXTRA}"])
     try:
         database.execute(
             f"""CREATE TEMP TABLE {table} AS
-            SELECT is_exact, CASE WHEN NOT is_exact THEN line END AS raw,
-                   CASE WHEN is_exact THEN {found.json_values} END AS json_values, {taken}
-            FROM (SELECT line, record, {found.is_exact} AS is_exact
+            SELECT {IS_EXACT}, CASE WHEN NOT {IS_EXACT} THEN line END AS {RAW},
+                   CASE WHEN {IS_EXACT} THEN {found.json_values} END AS {JSON_VALUES}, {taken}
+            FROM (SELECT line, record, {found.is_exact} AS {IS_EXACT}
                   FROM read_json({where}, format = 'newline_delimited', ignore_errors = true,
                                  maximum_object_size = {limit}, columns = {found.columns})
                   POSITIONAL JOIN
@@ -191,14 +195,14 @@ def _left_over(job: IngestJob, database: duckdb.DuckDBPyConnection, lines: _Line
     for number, line in enumerate(_lines(lines.path)) if repeated else ():
         if number in repeated:
             text = line.decode()
-            database.execute(f"UPDATE {table} SET is_exact = false, raw = ? WHERE rowid = {number}", [text])
+            database.execute(f"UPDATE {table} SET {IS_EXACT} = false, {RAW} = ? WHERE rowid = {number}", [text])
     source, number_of = _with_numbers(table, lines)
-    waiting = f"SELECT {number_of} AS n, {table}.raw AS raw FROM {source} WHERE NOT is_exact ORDER BY n"
+    waiting = f"SELECT {number_of} AS {NUMBER}, {RAW} FROM {source} WHERE NOT {IS_EXACT} ORDER BY {NUMBER}"
     database.execute(f"CREATE TEMP TABLE {rest} AS {waiting}")
     rows: int = database.execute(f"SELECT count(*) FROM {rest}").fetchall()[0][0]
     path = job.options.temp_directory / f"{job.target.name}.{rest}"
     if rows:
-        cursor = database.execute(f"SELECT raw FROM {rest} ORDER BY n")
+        cursor = database.execute(f"SELECT {RAW} FROM {rest} ORDER BY {NUMBER}")
         with path.open("wb") as file:
             while batch := cursor.fetchmany(1000):
                 file.writelines(b"%s\n" % raw.encode() for (raw,) in batch)
@@ -211,12 +215,12 @@ def _with_numbers(table: str, lines: _Lines) -> tuple[str, str]:
     """What to read ``table`` from, and the place of its rows in the input."""
     if lines.numbers is None:
         return table, f"{table}.rowid"
-    return f"{table} JOIN {lines.numbers} ON {table}.rowid = {lines.numbers}.rowid", f"{lines.numbers}.n"
+    return f"{table} JOIN {lines.numbers} ON {table}.rowid = {lines.numbers}.rowid", f"{lines.numbers}.{NUMBER}"
 
 
 def _with_repeated_keys(database: duckdb.DuckDBPyConnection, table: str) -> set[int]:
     """The rows whose JSON values change when they are read and written again: a key may stand there twice."""
-    cursor = database.execute(f"SELECT rowid, json_values FROM {table} WHERE json_values IS NOT NULL")
+    cursor = database.execute(f"SELECT rowid, {JSON_VALUES} FROM {table} WHERE {JSON_VALUES} IS NOT NULL")
     found: set[int] = set()
     while batch := cursor.fetchmany(10_000):
         found.update(row for row, text in batch if not _comes_back(text))
@@ -243,7 +247,7 @@ def _numbered(database: duckdb.DuckDBPyConnection, lines: _Lines) -> Iterator[tu
     if lines.numbers is None:
         yield from enumerate(_lines(lines.path))
     else:
-        numbers = database.execute(f"SELECT n FROM {lines.numbers} ORDER BY n").fetchnumpy()["n"]
+        numbers = database.execute(f"SELECT {NUMBER} AS n FROM {lines.numbers} ORDER BY n").fetchnumpy()["n"]
         yield from zip(numbers.tolist(), _lines(lines.path), strict=True)
         lines.path.unlink()
 
@@ -263,9 +267,9 @@ def _sample(path: Path) -> list[bytes]:
 
 def _make_exact(job: IngestJob, database: duckdb.DuckDBPyConnection, waiting: _Lines) -> int:
     """Make the table ``exact`` of these lines, value by value; how many of them have changes."""
-    own = [f"{quoted(column.name)} {duck_type(column.type)}" for column in job.columns]
+    own = [f"{_held(column.name)} {duck_type(column.type)}" for column in job.columns]
     types = ", ".join([*own, f"{EXTRACTED_AT} TIMESTAMPTZ", f"{EXTRA} VARCHAR", f"{CHANGES} {CHANGES_TYPE}"])
-    database.execute(f"CREATE TEMP TABLE exact (n BIGINT, {types})")
+    database.execute(f"CREATE TEMP TABLE exact ({NUMBER} BIGINT, {types})")
     if not waiting.rows:
         return 0
     from destination_s3_datalake.records import exact
@@ -280,9 +284,9 @@ def _make_exact(job: IngestJob, database: duckdb.DuckDBPyConnection, waiting: _L
 
 def _hashes(database: duckdb.DuckDBPyConnection, columns: Sequence[Column]) -> Hashes:
     """One per row. Columns without a value leave no trace, so that a column added later changes no hash."""
-    names = [*(column.name for column in columns), EXTRA]
-    parts = [f"hash({literal(name)}, {quoted(name)})" for name in names]
-    parts += [f"hash({literal(name)}, NULL)" for name in names]  # what is NULL is undone; DuckDB folds the constants
+    held = {**{column.name: _held(column.name) for column in columns}, EXTRA: EXTRA}
+    parts = [f"hash({literal(name)}, {value})" for name, value in held.items()]
+    parts += [f"hash({literal(name)}, NULL)" for name in held]  # what is NULL is undone; DuckDB folds the constants
     together = reduce(lambda left, right: f"xor({left}, {right})", parts)
     found = database.execute(f"SELECT {together} AS h FROM rows").fetchnumpy()["h"]
     return np.ascontiguousarray(found, dtype=np.uint64)
@@ -295,14 +299,19 @@ def _copy(
     if kept is not None:
         import pyarrow as pa
 
-        database.register("kept", pa.table({"keep": pa.array(kept)}))
-        source = "(SELECT * FROM rows POSITIONAL JOIN kept) WHERE keep"
-    names = ", ".join(quoted(column.name) for column in job.columns)
+        database.register("kept", pa.table({"our keep": pa.array(kept)}))
+        source = '(SELECT * FROM rows POSITIONAL JOIN kept) WHERE "our keep"'
+    names = ", ".join(f"{_held(column.name)} AS {quoted(column.name)}" for column in job.columns)
     columns = f"""
         {_raw_ids()} AS _airbyte_raw_id, {EXTRACTED_AT}, {int(job.generation_id)}::BIGINT AS _airbyte_generation_id,
         {{'sync_id': {int(job.sync_id)}::BIGINT, 'changes': coalesce({CHANGES}, []::{CHANGES_TYPE})}} AS {META},
         {EXTRA}{", " if names else ""}{names}"""
     return files.write(database, f"SELECT {columns} FROM {source}", job.target, job.options.files)
+
+
+def _held(name: str) -> str:
+    """A column's name in the tables here: a field may be called ``rowid``, which would hide DuckDB's own."""
+    return quoted(f"our {name}_")
 
 
 def _raw_ids() -> str:

@@ -283,3 +283,12 @@ def test_most_ordinary_lines_take_the_fast_path(tmp_path: Path):
     made, read = through(tmp_path, lines, columns)
     compare(lines, read, columns)
     assert made.exact_rows < 100
+
+
+def test_fields_may_have_any_name_that_the_fast_path_uses_itself(tmp_path: Path):
+    names = ("n", "raw", "line", "record", "data", "keep", "kept", "changes", "rowid", "is_exact", "emitted_at", "x1")
+    fields = {name: field({"type": "integer"}, integer, odd_share=0.05) for name in names}
+    columns = plan_columns(schema_of(fields), existing=(), known_names={}, stream="s").columns
+    lines = lines_of(fields, random.Random(3), 500)
+    _, read = through(tmp_path, lines, columns)
+    compare(lines, read, columns)
