@@ -5,12 +5,23 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from integration_tests.harness import DESTINATION, House, as_lines, catalog, plain_environment, record, state
+from integration_tests.harness import (
+    DESTINATION,
+    KEY_ID,
+    SECRET,
+    House,
+    as_lines,
+    catalog,
+    plain_environment,
+    record,
+    state,
+)
 
 
 def start(house: House, *through: str, **config: Any) -> subprocess.Popen[bytes]:
@@ -154,3 +165,44 @@ def test_a_full_disk_ends_the_sync_and_what_was_acknowledged_is_there(house: Hou
     assert b"spool_directory" in printed
     assert b"transient_error" in printed
     assert house.ids() == [1]
+
+
+@pytest.mark.parametrize(
+    ("step", "status", "code", "kind", "says"),
+    [
+        ("s3:UploadPart", "400 Bad Request", "ExpiredToken", "transient_error", "use a role, which refreshes itself"),
+        ("s3:PutObject", "400 Bad Request", "RequestExpired", "transient_error", "credentials expired"),
+        ("s3:CreateMultipartUpload", "400 Bad Request", "KMS.DisabledException", "config_error", "kms:GenerateDataKey"),
+        ("s3:CompleteMultipartUpload", "403 Forbidden", "AccessDenied", "config_error", "denied s3:PutObject"),
+        ("glue:CreateTable", "400 Bad Request", "GlueEncryptionException", "config_error", "KMS key"),
+        ("glue:CreateTable", "400 Bad Request", "ResourceNumberLimitExceededException", "config_error", "glue:Create"),
+    ],
+)
+def test_what_aws_refuses_is_said_and_nothing_is_lost_by_it(
+    house: House, step: str, status: str, code: str, kind: str, says: str
+):
+    messages = [record(1), state({"c": 1})]
+    house.lake.faults(at={"step": step, "do": "refuse", "status": status, "code": code})
+    refused = house.write(messages)
+    assert refused.exit_code == 1
+    assert refused.states == []
+    (error,) = refused.errors
+    assert (error["failure_type"], says in error["message"]) == (kind, True), error
+    assert house.write(messages).exit_code == 0
+    assert house.ids() == [1]
+
+
+@pytest.mark.parametrize(("seconds", "sessions"), [(None, [1]), (300, range(3, 100))], ids=["an hour", "five minutes"])
+def test_a_role_gets_a_new_session_before_its_old_one_ends(
+    house: House, seconds: int | None, sessions: Collection[int]
+):
+    before = sum(request["action"] == "sts:AssumeRole" for request in house.lake.requests())
+    house.lake.faults(role_session_seconds=seconds)
+    role = {"auth_type": "assume_role", "role_arn": "arn:aws:iam::123456789012:role/writer", "external_id": "ours",
+            "access_key_id": KEY_ID, "secret_access_key": SECRET}  # fmt: skip
+    command = ("env", f"AWS_ENDPOINT_URL_STS={house.lake.url}", str(DESTINATION))
+    result = house.write([record(1), state({"c": 1})], config=house.config(credentials=role), command=command)
+    house.lake.faults(role_session_seconds=None)
+    assert result.exit_code == 0, result.stdout
+    assert house.ids() == [1]
+    assert sum(request["action"] == "sts:AssumeRole" for request in house.lake.requests()) - before in sessions

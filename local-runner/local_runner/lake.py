@@ -18,6 +18,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +43,9 @@ class Faults:
     """What goes wrong. Rates are shares of requests; ``at`` is one shot at a step.
 
     ``at``: {"step": "s3:PutObject", "match": "/log/", "skip": 2, "when": "before" | "after", "do": "kill" | "stop" |
-    "reject" | "lose", "pid": 123, "body": "text in it"}. ``skip`` counts matching requests that
-    pass first. A process that is stopped asks again when it wakes.
+    "reject" | "lose" | "refuse", "pid": 123, "body": "text in it", "status": "403 Forbidden", "code": "AccessDenied"}.
+    ``skip`` counts matching requests that pass first. A process that is stopped asks again when it wakes; a request is
+    refused with ``status`` and ``code``.
     """
 
     reject: float = 0.0
@@ -52,6 +55,8 @@ class Faults:
     unconditional: bool = False
     """Whether ``If-None-Match`` is ignored, as some S3-compatible stores do."""
     at: dict[str, Any] | None = None
+    role_session_seconds: int | None = None
+    """How long an assumed role lasts from now, if not for as long as was asked for."""
     seed: int | None = None
 
 
@@ -112,6 +117,8 @@ def action_of(env: Mapping[str, Any]) -> tuple[str, str]:
         return f"glue:{target.removeprefix('AWSGlue.')}", ""
     path, query = str(env.get("PATH_INFO", "")), str(env.get("QUERY_STRING", ""))
     method = str(env.get("REQUEST_METHOD", ""))
+    if "/sts/" in str(env.get("HTTP_AUTHORIZATION", "")):
+        return "sts:AssumeRole", path  # the one call that we make of it
     if "/s3/" not in str(env.get("HTTP_AUTHORIZATION", "")):
         return "other", path
     key = path.lstrip("/").partition("/")[2]
@@ -172,6 +179,8 @@ class FaultyApplication:
             return self._deny(env, start, action)
         if shot is not None:
             return self._shoot(env, start, action, shot)
+        if action == "sts:AssumeRole" and self._faults.role_session_seconds is not None:
+            return self._short_session(env, start, self._faults.role_session_seconds)
         return self._by_chance(env, start, action, dice)
 
     def _control(self, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,11 +211,20 @@ class FaultyApplication:
             list(self._application(env, lambda *_: None))
         else:
             _body(env)
+        if shot["do"] == "refuse":
+            return _error(start, action, shot["status"], shot["code"], "refused")
         if shot["do"] == "stop":
             os.kill(int(shot["pid"]), signal.SIGSTOP)
         if shot["do"] == "kill":
             os.kill(int(shot["pid"]), signal.SIGKILL)
         return _error(start, action, "500 Internal Server Error", _internal(action), "injected")
+
+    def _short_session(self, env: dict[str, Any], start: Any, seconds: int) -> Iterable[bytes]:
+        ends = (datetime.now(UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
+        answer = b"".join(self._application(env, lambda *_: None))
+        body = re.sub(rb"<Expiration>[^<]*<", b"<Expiration>%s<" % ends, answer)
+        start("200 OK", [("Content-Type", "text/xml"), ("Content-Length", str(len(body)))])
+        return [body]
 
     def _deny(self, env: dict[str, Any], start: Any, action: str) -> Iterable[bytes]:
         self._counts["deny"] += 1
