@@ -7,7 +7,7 @@ UV := .make/uv/bin/uv
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-cdk check format lint typecheck imports spec chaos ablation traps kills-source bench-source images clean
+.PHONY: help setup demo test test-cdk check format lint typecheck imports spec chaos ablation traps kills-source bench-ingest bench-source images clean
 
 help: ## Explain every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ traps: setup ## Take each fix of the source away and see its check notice
 
 kills-source: setup ## Kill the source at 50 random moments; nothing is lost, little comes again (minutes)
 	$(BIN)/python -m integration_tests.source_kills
+
+bench-ingest: setup ## What writing costs, as ratios to bare DuckDB, the CDK's loop, pandas and dlt (minutes)
+	unset PYTHONDONTWRITEBYTECODE; $(BIN)/python -m benchmarks.ingest
 
 bench-source: setup ## What reading costs, as ratios to the stock CDK, dlt and a bare script (minutes)
 	unset PYTHONDONTWRITEBYTECODE; $(BIN)/python -m benchmarks.source_read
