@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from destination_s3_datalake.config import Partition, ParquetFormat
+from destination_s3_datalake.config import ParquetFormat, Partition
 from destination_s3_datalake.errors import ConfigError
 from destination_s3_datalake.records import files
 from destination_s3_datalake.records.database import open_database
