@@ -16,6 +16,7 @@ import pytest
 from integration_tests.acceptance_cases import GONE, INCOMPLETE, dedup, generation, point, row, stream
 from integration_tests.harness import DESTINATION, FINAL, KEY_ID, SECRET, House, Message, complete, state
 from integration_tests.test_crashes import killer
+from integration_tests.test_rewrite import foreign_table
 from integration_tests.test_schedules import ended, next_entry, zombie
 
 NULL = "__HIVE_DEFAULT_PARTITION__"
@@ -117,6 +118,21 @@ def test_keys_that_cannot_be_are_refused_before_anything_is_made(house: House, k
     result = house.write([row(id=1), point(1)], plain(), config=partitioned(house, *keys))
     assert result.errors[0]["failure_type"] == "config_error"
     assert says in result.errors[0]["message"]
+    assert house.log_entries() == []
+
+
+def test_check_names_a_denied_call_on_partitions(house: House):
+    for action in ("glue:BatchCreatePartition", "glue:BatchUpdatePartition", "glue:BatchDeletePartition"):
+        house.lake.faults(deny=[action])
+        result = house.check(by_name(house))
+        assert action in result.of("CONNECTION_STATUS")[0]["connectionStatus"]["message"]
+
+
+def test_an_adopted_table_is_not_partitioned(house: House):
+    foreign_table(house, "s")
+    result = house.write([row(id=1), point(1)], plain(), config=by_name(house, existing_table="adopt"))
+    assert result.errors[0]["failure_type"] == "config_error"
+    assert "adopted tables have no partitions" in result.errors[0]["message"]
     assert house.log_entries() == []
 
 

@@ -215,7 +215,7 @@ class Table:
 
     def _known_partitions(self, folder: str) -> frozenset[Values]:
         if folder == self.state.folder:
-            return self.state.partitions
+            return frozenset(self.state.partitions)
         before = (commit for commit in self.state.pending_commits() if commit.folder == folder)
         return frozenset(values for commit in before for values in commit.partitions)
 
