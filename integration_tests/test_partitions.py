@@ -285,9 +285,9 @@ def test_a_paused_writer_that_wakes_at_a_batch_of_partitions_moves_none(house: H
         time.sleep(1.1)  # S3 stamps whole seconds
         newer = [row(id=3, name="a"), row(id=4, name="b"), state({**FINAL, "run_id": "3"}, "s")]
         ended(house, newer, replace, config=config)
-    assert results[0].errors[0]["failure_type"] == "transient_error"
     ids = [(found["id"], found["key"]) for found in house.rows("s")]
     assert sorted(ids) == [(3, "a"), (4, "b")]
+    assert results[0].errors[0]["failure_type"] == "transient_error"
 
 
 def test_a_table_that_was_dropped_comes_back_with_its_partitions_also_behind_a_death(house: House):
