@@ -78,6 +78,13 @@ def test_a_type_has_the_transforms_that_mean_something_for_it(kind: Any, transfo
     assert fits == transforms
 
 
+def test_a_name_can_be_taken_by_one_key_only():
+    columns = plan_columns({"properties": {"f": {"type": "string"}}}, existing=(), known_names={}, stream="s").columns
+    wanted = [Partition(stream="s", field="f", transform=each, name="key") for each in ("identity", "bucket[2]")]
+    with pytest.raises(ConfigError, match="taken"):
+        partition_keys(wanted, columns, known_names={}, exists=False, stream="s")
+
+
 def test_rows_lie_in_their_partition_in_the_order_of_arrival_and_buckets_never_change(tmp_path: Path):
     keys = (
         PartitionKey(name="bucket", column="i", transform="bucket[3]"),
@@ -85,7 +92,7 @@ def test_rows_lie_in_their_partition_in_the_order_of_arrival_and_buckets_never_c
     )
     options = FileOptions(ParquetFormat(format_type="parquet"), memory_limit_mb=128, partitioning=keys)
     query = (
-        "SELECT i, CASE i % 4 WHEN 0 THEN NULL WHEN 1 THEN '' ELSE 'äb' || i END AS t, i AS place, i AS n "
+        "SELECT i, CASE i % 4 WHEN 0 THEN NULL WHEN 1 THEN '' ELSE 'äb' || i END AS t, i AS rowid, i AS n "
         f"FROM (SELECT (i * 7919) % {ROWS} AS i FROM range({ROWS}) q(i))"
     )
     with open_database(memory_limit_mb=128, temp_directory=tmp_path, what="A test") as database:
@@ -97,7 +104,7 @@ def test_rows_lie_in_their_partition_in_the_order_of_arrival_and_buckets_never_c
     bucket_of = {}
     for file in written:
         found = pq.read_table(file.path)
-        assert found.column_names == ["i", "t", "place", "n"]
+        assert found.column_names == ["i", "t", "rowid", "n"]
         numbers = found["i"].to_pylist()
         assert [places[number] for number in numbers] == sorted(places[number] for number in numbers)
         bucket_of.update(dict.fromkeys(numbers, file.values[0]))
