@@ -31,7 +31,9 @@ def error(result: Result) -> dict[str, Any]:
 
 
 def test_check_of_a_good_configuration_leaves_nothing_behind(house: House):
-    assert status(house.check(house.config())) == ("SUCCEEDED", "")
+    key = {"stream": "orders", "field": "id", "transform": "identity", "name": "key"}
+    for config in (house.config(), house.config(partitioning=[key])):
+        assert status(house.check(config)) == ("SUCCEEDED", "")
     assert house.keys() == []
     assert house.uploads() == []
     assert house.glue.get_tables(DatabaseName=house.database)["TableList"] == []

@@ -1,23 +1,27 @@
 """``check``: everything that a sync will do, done once with objects and a table of its own, and undone.
 
 Written through the production path: a multipart upload with the configured encryption, a conditional PUT, the listing,
-a heartbeat's PUT and DELETE, CreateTable and UpdateTable. What it leaves behind is nothing.
+a heartbeat's PUT and DELETE, CreateTable and UpdateTable, and the calls on partitions if there are to be any. What it
+leaves behind is nothing.
 """
 
 from __future__ import annotations
 
 import secrets
 
-from destination_s3_datalake.config import Config
+from destination_s3_datalake.config import Config, FormatType
 from destination_s3_datalake.errors import ConfigError, TransientError
 from destination_s3_datalake.files.spool import choose_directory
-from destination_s3_datalake.lake.glue import Catalog, new_table, with_columns
+from destination_s3_datalake.lake import partitions
+from destination_s3_datalake.lake.glue import Catalog, GlueTable, new_table, with_columns
 from destination_s3_datalake.lake.s3 import AlreadyThereError, Bucket
 from destination_s3_datalake.lake.session import connect
 from destination_s3_datalake.records import names
+from destination_s3_datalake.records.partitions import Values
 from destination_s3_datalake.records.schema import GlueColumn
 
 CHECK_ATTEMPTS = 3  # somebody waits in front of a form
+PARTITION = "check"
 COLUMN = GlueColumn(Name="id", Type="bigint")
 
 
@@ -75,7 +79,15 @@ def _check_catalog(catalog: Catalog, config: Config, table: str) -> None:
     location = f"s3://{config.s3_bucket_name}/{config.s3_bucket_path}/_airbyte/{table}/"
     form = config.format.format_type
     catalog.create_table(
-        database, new_table(table, location=location, columns=[COLUMN], parameters={}, file_format=form)
+        database,
+        new_table(
+            table,
+            location=location,
+            columns=[COLUMN],
+            parameters={},
+            file_format=form,
+            partition_keys=[key.name for key in config.partitioning[:1]],
+        ),
     )
     try:
         found = catalog.table(database, table)
@@ -83,5 +95,16 @@ def _check_catalog(catalog: Catalog, config: Config, table: str) -> None:
             raise TransientError("The table that check created in Glue could not be read back. Try again later.")
         changed = with_columns(found.definition, [COLUMN], {"airbyte_check": "1"}, form)
         catalog.update_table(database, changed, version=found.version)
+        if config.partitioning:
+            _check_partitions(catalog, database, found, form)
     finally:
         catalog.drop_table(database, table)
+
+
+def _check_partitions(catalog: Catalog, database: str, table: GlueTable, form: FormatType) -> None:
+    """Register a partition twice, as after a crash, then let the table have none."""
+    place = partitions.Place(database, table, (COLUMN,), form, table.location)
+    where: dict[Values, str] = {(PARTITION,): f"{table.location}{PARTITION}/"}
+    for _ in range(2):
+        partitions.register(catalog, place, where, lambda: None)
+    partitions.synchronise(catalog, place, {}, lambda: None)

@@ -53,6 +53,7 @@ class Sync:
         self._waiting_since: float | None = None
         self._global_resume: str | None = None
         self._any_record = False
+        self._say_what_does_nothing(config)
 
     def receive(self, messages: Iterable[Message]) -> None:
         """Take messages as they arrive; commit whenever that is due."""
@@ -99,6 +100,12 @@ class Sync:
                     self._checkpoints.committed(stream.id, stream.committed)
         self._waiting_since = None
         self._release()
+
+    def _say_what_does_nothing(self, config: Config) -> None:
+        """Settings that concern no stream of the catalog: a table that should be partitioned would not be."""
+        known = {name for stream_id in self._streams for name in (stream_id.name, str(stream_id))}
+        for unknown in sorted({each.stream for each in config.partitioning} - known):
+            self._output.log("WARN", f"partitioning: no stream of the catalog is named {unknown}.")
 
     def _commit_and_merge(self) -> None:
         self.commit_to_last_states()

@@ -157,6 +157,13 @@ class StreamSync:
         self._decide(state, resume)
         self._require_format("parquet" if found.is_adopted else state.file_format if state else None, state)
         self._plan_columns(found.glue.columns if found.glue else (), state)  # what is wrong is said before we open
+        if found.is_adopted and self._keys:
+            raise ConfigError(
+                f"partitioning: the table of stream {self.id} is to be adopted, and adopted tables have no partitions. "
+                "Leave the stream out of partitioning, or set existing_table to refuse and use another glue_database.",
+                stream=self.id.name,
+                namespace=self.id.namespace,
+            )
         table = opening.open_table(lake, found, self._opening(resume), mode=self._intent.value)
         # Again: opening may have created the table from its log, or waited for a writer that wrote on.
         warning = self._decide(table.state, resume)

@@ -1,7 +1,8 @@
 """The embedded lake: moto's S3, Glue and STS as one server, made as strict and, on demand, as unreliable as AWS.
 
 What moto leaves out and this adds: Glue's UpdateTable refuses a stale ``VersionId``; completing an upload that was
-aborted is NoSuchUpload and not a server error; a batch of partitions has at most 100.
+aborted is NoSuchUpload and not a server error; a batch of partitions has at most 100 (25 to delete), a page of them
+1000.
 
 Faults are set over HTTP (``POST /__faults`` with the fields of ``Faults``): rejected requests (nothing was done), lost
 answers (it was done, and the answer is an error), Glue faults, denied actions, and one shot at a named step, which may
@@ -284,7 +285,8 @@ def strict_application() -> Application:
     from moto.server import DomainDispatcherApplication, create_backend_app
 
     lock = threading.RLock()
-    complete, create_partitions = s3.S3Backend.complete_multipart_upload, glue.GlueResponse.batch_create_partition
+    complete = s3.S3Backend.complete_multipart_upload
+    get_partitions: Any = glue.GlueResponse.get_partitions
 
     class ConcurrentModificationError(JsonRESTError):
         code = 400
@@ -296,7 +298,7 @@ def strict_application() -> Application:
         code = 400
 
         def __init__(self) -> None:
-            super().__init__("ValidationException", "A batch has at most 100 partitions.")
+            super().__init__("ValidationException", "A batch has too many partitions.")
 
     def update_table(self: Any) -> Any:
         with lock:
@@ -313,14 +315,29 @@ def strict_application() -> Application:
             raise NoSuchUpload(upload_id=multipart_id)
         return complete(self, bucket_name, multipart_id, body)
 
-    def batch_create_partition(self: Any) -> Any:
-        if len(self.parameters.get("PartitionInputList", ())) > 100:
-            raise TooManyError
-        return create_partitions(self)
+    def at_most(call: Any, name: str, most: int) -> Any:
+        def limited(self: Any) -> Any:
+            if len(self.parameters.get(name, ())) > most:
+                raise TooManyError
+            return call(self)
+
+        return limited
+
+    def partitions_by_page(self: Any) -> Any:
+        first = int(self.parameters.get("NextToken") or 0)
+        found = get_partitions(self).result["Partitions"]
+        more = {"NextToken": str(first + 1000)} if len(found) > first + 1000 else {}
+        return glue.ActionResult({"Partitions": found[first : first + 1000], **more})
 
     setattr(s3.S3Backend, "complete_multipart_upload", complete_multipart_upload)  # noqa: B010  # mypy: a method
     setattr(glue.GlueResponse, "update_table", update_table)  # noqa: B010
-    setattr(glue.GlueResponse, "batch_create_partition", batch_create_partition)  # noqa: B010
+    setattr(glue.GlueResponse, "get_partitions", partitions_by_page)  # noqa: B010
+    for verb, name, most in (
+        ("batch_create_partition", "PartitionInputList", 100),
+        ("batch_update_partition", "Entries", 100),
+        ("batch_delete_partition", "PartitionsToDelete", 25),
+    ):
+        setattr(glue.GlueResponse, verb, at_most(getattr(glue.GlueResponse, verb), name, most))
     application: Application = DomainDispatcherApplication(create_backend_app)
     return application
 

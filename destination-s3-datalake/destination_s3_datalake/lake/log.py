@@ -299,8 +299,8 @@ class TableState(BaseModel):
     files: int = 0
     bytes: int = 0
     """Data files of the table and their size."""
-    partitions: frozenset[Values] = frozenset()
-    """Partitions of the table."""
+    partitions: tuple[Values, ...] = ()
+    """Partitions of the table, sorted."""
     unique_by: tuple[str, ...] | None = None
     """Fields by which every row of the table is the only one; None if it may hold several."""
     has_litter: bool = False
@@ -415,7 +415,7 @@ def fold(state: TableState | None, entry: AnyEntry) -> TableState:
                     "columns": entry.columns,
                     "names": entry.names,
                     "rows": entry.rows,
-                    "partitions": frozenset(entry.partitions),
+                    "partitions": entry.partitions,
                     "files": len(entry.files),
                     "bytes": sum(file.bytes for file in entry.files),
                 }
@@ -549,7 +549,7 @@ def _with_swap(state: TableState, entry: Swap) -> TableState:
             "is_published": False,
             "columns": entry.columns,
             "names": entry.names,
-            "partitions": frozenset(entry.partitions),
+            "partitions": tuple(sorted(entry.partitions)),
             "live": live,
             "dead": dead,
             "unique_by": entry.unique_by,
@@ -579,7 +579,7 @@ def _with_void(state: TableState, entry: Void) -> TableState:
             "rows": None if state.rows is None else state.rows - lost.rows,
             "files": state.files - len(lost.files),
             "bytes": state.bytes - sum(file.bytes for file in lost.files),
-            "partitions": state.partitions - frozenset(lost.partitions),
+            "partitions": tuple(sorted({*state.partitions} - {*lost.partitions})),
         }
     return state.model_copy(update=update)
 
@@ -661,7 +661,7 @@ def _with_commit(state: TableState, entry: Commit) -> TableState:
             "rows": None if state.rows is None else state.rows + entry.rows,
             "files": state.files + len(entry.files),
             "bytes": state.bytes + sum(file.bytes for file in entry.files),
-            "partitions": state.partitions | frozenset(entry.partitions),
+            "partitions": tuple(sorted({*state.partitions, *entry.partitions})),
             "unique_by": None if entry.rows else state.unique_by,
         }
         if entry.columns is not None:

@@ -280,8 +280,6 @@ def _finish_commits(lake: Lake, table: Table) -> None:
         with ThreadPoolExecutor(max_workers=UPLOADS_AT_ONCE) as pool:
             completed = list(pool.map(partial(is_completed, lake.bucket), commit.files))  # each, also behind a lost one
         if all(completed):
-            if commit.seq in table.state.live and table.state.is_published:
-                table.register(commit.partitions)
             continue
         # Uploads aborted from outside: the commit was never acknowledged, and the source sends its rows again.
         table.void(commit)

@@ -124,7 +124,7 @@ def _state_of(
         names=names,
         applied_upto=seq,
         swap=swap,
-        partitions=frozenset(swap.partitions),
+        partitions=swap.partitions,
         published_generation=int(generation) if generation is not None else None,
         rows=None,
         files=len(files),

@@ -209,17 +209,17 @@ class Table:
         with ThreadPoolExecutor(max_workers=UPLOADS_AT_ONCE) as pool:
             list(pool.map(self._complete, files))
         if folder == self.state.folder:
-            self.register(new)
+            self._register(new)
         self._applied = entry.seq
         self._shrink_replay(replay_window_bytes)
 
     def _known_partitions(self, folder: str) -> frozenset[Values]:
         if folder == self.state.folder:
-            return self.state.partitions
+            return frozenset(self.state.partitions)
         before = (commit for commit in self.state.pending_commits() if commit.folder == folder)
         return frozenset(values for commit in before for values in commit.partitions)
 
-    def register(self, new: Collection[Values]) -> None:
+    def _register(self, new: Collection[Values]) -> None:
         """Show partitions of the live folder, whose files are complete, to readers."""
         if new:
             where = {values: self._location_of(self.live_folder, values) for values in new}

@@ -81,10 +81,9 @@ def write(
     if not options.partitioning:
         return tuple(_copied(database, query, folder, options, name="0"))
     written: list[WrittenFile] = []
-    places = _sort_by_partition(database, query, options.partitioning)
-    for number, (_, *values) in enumerate(places):
-        rows = f'SELECT * EXCLUDE ("our place", "our row") FROM partition_rows WHERE "our place" = {number + 1}'
-        written += _copied(database, rows, folder, options, name=str(number), values=tuple(values))
+    for place, *values in _sort_by_partition(database, query, options.partitioning):
+        rows = f'SELECT * EXCLUDE ("our place", "our row") FROM partition_rows WHERE "our place" = {int(place)}'
+        written += _copied(database, rows, folder, options, name=str(place), values=tuple(values))
     database.execute("DROP TABLE partition_rows")
     return tuple(written)
 
@@ -112,7 +111,7 @@ def _copied(
 def _sort_by_partition(
     database: duckdb.DuckDBPyConnection, query: str, keys: Sequence[PartitionKey]
 ) -> list[tuple[Any, ...]]:
-    """Make the table ``partition_rows``: the rows, partition after partition; the partitions: number of rows, values.
+    """Make the table ``partition_rows``: the rows, partition after partition; each one's place and values.
 
     COPY's own PARTITION_BY does not keep the order of rows, and ends no file at a size.
     """
@@ -123,14 +122,14 @@ def _sort_by_partition(
     listed = ", ".join(names)
     database.execute(
         f'CREATE OR REPLACE TEMP TABLE partition_places AS SELECT row_number() OVER () AS "our place", * FROM '
-        f"(SELECT count(*) AS count, {parts} FROM ({query}) GROUP BY ALL ORDER BY ALL)"
+        f"(SELECT DISTINCT {parts} FROM ({query}) ORDER BY ALL)"
     )
     database.execute(
         f'CREATE OR REPLACE TEMP TABLE partition_rows AS SELECT r.* EXCLUDE ({listed}), "our place" FROM '
         f'(SELECT *, row_number() OVER () AS "our row", {parts} FROM ({query})) r '
         f'JOIN partition_places USING ({listed}) ORDER BY "our place", "our row"'
     )
-    return database.execute(f'SELECT count, {listed} FROM partition_places ORDER BY "our place"').fetchall()
+    return database.execute(f'SELECT "our place", {listed} FROM partition_places ORDER BY "our place"').fetchall()
 
 
 def _types(database: duckdb.DuckDBPyConnection, query: str) -> dict[str, str]:
