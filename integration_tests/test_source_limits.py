@@ -20,6 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from integration_tests.rest_api import Api, InProcess, Response, kept, records, serving, statuses, traced
 
+NOBODY = {"auth_type": "none"}
 FIVE = [{"id": number} for number in range(1, 6)]
 JSON = {"Content-Type": "application/json"}
 
@@ -201,13 +202,16 @@ def tls(authority, folder, *, wants_client):
 def test_a_private_authority_is_trusted_by_its_bundle_only(source, tmp_path):
     authority = Authority()
     context = tls(authority, tmp_path, wants_client=False)
-    with serving(Api({"/items": lambda request: FIVE}), context) as api:
+    answers = {"/items": lambda request: FIVE, "/token": lambda request: {"access_token": "access-token"}}
+    with serving(Api(answers), context) as api:
         assert api.url.startswith("https://")
-        result = source.read(form(api, listing(), ca_bundle=authority.pem))
-        assert records(result) == FIVE
-        (error,) = traced(source.read(form(api, listing())))
-    assert "its certificate was not accepted. Check base_url and ca_bundle" in error["message"]
-    assert error["failure_type"] == "config_error"
+        oauth = {"auth_type": "oauth_client_credentials", "token_url": f"{api.url}/token", "client_id": "a",
+                 "client_secret": "secret-1"}  # fmt: skip
+        config = form(api, listing(), credentials=oauth)
+        assert records(source.read({**config, "ca_bundle": authority.pem})) == FIVE
+        failures = [traced(source.read({**config, **change}))[0] for change in ({}, {"credentials": NOBODY})]
+    assert all("its certificate was not accepted. Check" in error["message"] for error in failures)
+    assert [error["failure_type"] for error in failures] == ["config_error", "config_error"]
 
 
 def test_an_api_that_asks_for_a_client_certificate_gets_it(source, tmp_path):
