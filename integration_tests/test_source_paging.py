@@ -210,7 +210,7 @@ def searching(rows, most, page_size):
         start = int(request.query["offset"])
         if start + page_size > most:
             return Response(b'{"message": "too deep"}', 400)
-        found = [row for row in rows if row["at"] >= request.query.get("since", "")]
+        found = [row for row in rows if row["at"][:19] >= request.query.get("since", "")[:19]]
         return {"data": found[start : start + page_size]}
 
     return answer
@@ -226,15 +226,20 @@ def day(number):
     return f"2024-01-{number:02d}T00:00:00Z"
 
 
+def part_of_second(number):
+    return f"2024-01-01T00:00:{number // 3:02d}.{number % 3}Z"
+
+
 @pytest.mark.parametrize("is_ascending", [False, True])
-def test_behind_a_ceiling_a_new_window_begins_at_the_last_value_seen(source, is_ascending):
-    # Several records share each value, so that windows meet in the middle of one.
-    rows = [{"id": number, "at": day(number // 3 + 1)} for number in range(60)]
+@pytest.mark.parametrize("moment", [lambda number: day(number // 3 + 1), part_of_second], ids=["days", "parts"])
+def test_behind_a_ceiling_a_new_window_begins_at_the_last_value_seen(source, is_ascending, moment):
+    # Several records share each value that can be asked for, so that windows meet in the middle of one.
+    rows = [{"id": number, "at": moment(number)} for number in range(60)]
     with serving(Api({"/items": searching(rows, most=10, page_size=5)})) as api:
         config = form(api, search(10, 5, start_param="since", is_ascending=is_ascending))
         first = source.read(config)
         assert [row["id"] for row in records(first)] == list(range(60))
-        rows += [{"id": 60, "at": day(20)}, {"id": 61, "at": day(21)}]
+        rows += [{"id": 60, "at": moment(59)}, {"id": 61, "at": moment(62)}]
         second = source.read(config, state=kept(first))
     assert [row["id"] for row in records(second)] == [60, 61]
 
