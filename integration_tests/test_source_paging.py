@@ -160,6 +160,19 @@ def test_a_total_that_is_no_number_is_an_error(source):
     assert "has no number at 'total'" in error["message"]
 
 
+@pytest.mark.parametrize("kind", ["cursor", "next_url"])
+def test_one_page_for_ever_with_new_tokens_is_an_error(source, kind):
+    def answer(request):
+        at = len(api.requests)
+        return {"data": FIVE, "next": f"/items?at={at}" if kind == "next_url" else f"t{at}"}
+
+    with serving(Api({"/items": answer})) as api:
+        pages = {"pagination_type": kind, **({"token_path": "next"} if kind == "cursor" else {})}
+        result = source.read(form(api, listing(pagination=pages)))
+        assert len(api.requests) == 3
+    assert "gave the same page 3 times" in traced(result)[0]["message"]
+
+
 # --- places ---------------------------------------------------------------------------------------------------------
 
 

@@ -273,8 +273,10 @@ class PageRetriever(Retriever):
                 self._check_for_errors(response, body)
                 records = self._records(body, finder, is_first=is_first)
                 link = response.links.get("next", {}).get("url")
-                last = records[-1] if records else None
-                answer = Answer(response.url, body, len(records), link, response.headers, last, is_json=self._is_json)
+                first, last = (records[0], records[-1]) if records else (None, None)
+                answer = Answer(
+                    response.url, body, len(records), link, response.headers, last, first, is_json=self._is_json
+                )
                 request = pager.next(answer)
             except CeilingReached as reached:
                 ceiling = reached
