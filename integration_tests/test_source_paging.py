@@ -262,8 +262,8 @@ def test_behind_a_ceiling_a_new_window_begins_at_the_last_value_seen(source, is_
     [
         ([{"id": n, "at": day(1)} for n in range(30)], {}, "Set incremental with a start_param"),
         ([{"id": n, "at": day(1)} for n in range(30)], {"start_param": ""}, "Set incremental with a start_param"),
-        ([{"id": n, "at": day(1)} for n in range(30)], {"start_param": "since"}, "at a single value of 'at'"),
-        ([{"id": n, "at": day(28 - n)} for n in range(20)], {"start_param": "since"}, "not in ascending order"),
+        ([{"id": n, "at": day(1)} for n in range(30)], {"start_param": "since"}, "at a single value of the cursor"),
+        ([{"id": n, "at": day(28 - n)} for n in range(20)], {"start_param": "since"}, "do not come in ascending order"),
     ],
 )
 def test_a_ceiling_is_never_a_silent_end(source, rows, cursor, words):
@@ -283,4 +283,4 @@ def test_a_ceiling_of_page_numbers_counts_records(source):
     with serving(Api({"/items": answer})) as api:
         result = source.read(form(api, listing(pagination=pages)))
         assert [request.query["page"] for request in api.requests] == ["1", "2"]
-    assert "max_offset 4" in traced(result)[0]["message"]
+    assert "(max_offset)" in traced(result)[0]["message"]

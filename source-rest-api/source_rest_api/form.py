@@ -361,7 +361,8 @@ class Form(_Part, frozen=True):
 
     def parent_names(self, stream: Stream) -> list[str]:
         """All names that ``{{ parent.<name> }}`` of a stream may use: its own, and those of the streams above it."""
-        above = [name for parent in stream.parent_streams for name in self.parent_names(self.stream(parent))]
+        parents = [self.stream(name) for name in stream.parent_streams if name in self.names]
+        above = [name for parent in parents for name in self.parent_names(parent)]
         return [*above, *(parent.as_name for parent in stream.parents)]
 
     @property
