@@ -263,10 +263,8 @@ class PageRetriever(Retriever):
                 self._check_for_errors(response, body)
                 records = self._records(body, finder, is_first=is_first)
                 link = response.links.get("next", {}).get("url")
-                first, last = (records[0], records[-1]) if records else (None, None)
-                answer = Answer(
-                    response.url, body, len(records), link, response.headers, last, first, is_json=self._is_json
-                )
+                ends: tuple[Raw | None, Raw | None] = (records[-1], records[0]) if records else (None, None)
+                answer = Answer(response.url, body, len(records), link, response.headers, *ends, self._is_json)
                 request = pager.next(answer)
             except CeilingReached as reached:
                 ceiling = reached
