@@ -20,6 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from integration_tests.rest_api import Api, InProcess, Response, kept, records, serving, statuses, traced
 
+NOBODY = {"auth_type": "none"}
 FIVE = [{"id": number} for number in range(1, 6)]
 JSON = {"Content-Type": "application/json"}
 
@@ -107,6 +108,15 @@ def test_a_limit_that_resets_too_late_ends_the_stream_with_its_state(source):
     assert sorted(row["id"] for row in records(second)) == [4, 5, 6]
 
 
+def test_a_reset_in_an_answer_that_is_no_limit_holds_nobody_back(source):
+    broken = iter([Response(b"{}", 502, {**JSON, "X-RateLimit-Reset": "3000", "X-RateLimit-Remaining": "7"})])
+    with serving(Api({"/items": lambda request: next(broken, FIVE)})) as api:
+        begun = time.monotonic()
+        result = source.read(form(api, listing(), max_retries=1))
+        assert time.monotonic() - begun < 10
+    assert records(result) == FIVE
+
+
 def test_a_storm_of_limits_ends_after_the_retries(source):
     with serving(Api({"/items": lambda request: Response(b"{}", 429, {**JSON, "Retry-After": "0"})})) as api:
         result = source.read(form(api, listing(), max_retries=2))
@@ -192,13 +202,16 @@ def tls(authority, folder, *, wants_client):
 def test_a_private_authority_is_trusted_by_its_bundle_only(source, tmp_path):
     authority = Authority()
     context = tls(authority, tmp_path, wants_client=False)
-    with serving(Api({"/items": lambda request: FIVE}), context) as api:
+    answers = {"/items": lambda request: FIVE, "/token": lambda request: {"access_token": "access-token"}}
+    with serving(Api(answers), context) as api:
         assert api.url.startswith("https://")
-        result = source.read(form(api, listing(), ca_bundle=authority.pem))
-        assert records(result) == FIVE
-        (error,) = traced(source.read(form(api, listing())))
-    assert "its certificate was not accepted. Check base_url and ca_bundle" in error["message"]
-    assert error["failure_type"] == "config_error"
+        oauth = {"auth_type": "oauth_client_credentials", "token_url": f"{api.url}/token", "client_id": "a",
+                 "client_secret": "secret-1"}  # fmt: skip
+        config = form(api, listing(), credentials=oauth)
+        assert records(source.read({**config, "ca_bundle": authority.pem})) == FIVE
+        failures = [traced(source.read({**config, **change}))[0] for change in ({}, {"credentials": NOBODY})]
+    assert all("its certificate was not accepted. Check" in error["message"] for error in failures)
+    assert [error["failure_type"] for error in failures] == ["config_error", "config_error"]
 
 
 def test_an_api_that_asks_for_a_client_certificate_gets_it(source, tmp_path):

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import UNSET, Raw
 
 WELL_KNOWN = ("data", "results", "items", "records", "features", "value", "values", "rows", "entries", "list", "result")
+HAL = "_embedded"  # whose one list has a name of its own
 MOST_NAMED_KEYS = 10
 MOST_OUTLINE = 65_536
 ANY_KEY = "*"
@@ -247,10 +248,12 @@ def _look_for_records(body: bytes) -> tuple[str, ...]:
     if len(lists) == 1 or best:
         return ((best or lists)[0],)
     if not lists:
-        for name in WELL_KNOWN:
+        for name in (*WELL_KNOWN, HAL):
             if name in fields and bytes(fields[name])[:1] == b"{":
-                inner = _FIELDS.decode(fields[name])
-                inside = [key for key in WELL_KNOWN if key in inner and bytes(inner[key])[:1] == b"["]
+                inner = [key for key, raw in _FIELDS.decode(fields[name]).items() if bytes(raw)[:1] == b"["]
+                inside = [key for key in WELL_KNOWN if key in inner]
+                if name == HAL and len(inner) == 1:
+                    inside = inner
                 if inside:
                     return (name, inside[0])
     problem = (

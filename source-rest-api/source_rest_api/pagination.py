@@ -30,6 +30,9 @@ from source_rest_api.form import (
     Tokens,
 )
 
+OBJECT = 0x7B  # {
+MOST_REPETITIONS = 2
+
 
 class PagingError(ValueError):
     """The API's paging is not what the form says. The message is safe to show."""
@@ -65,7 +68,7 @@ class Answer:
         count: records in it.
         next_link: the URL of the Link header with ``rel="next"``, if there is one.
         headers: of the answer.
-        last: the last record.
+        last, first: the last record, and the first.
         is_json: whether the body is JSON.
     """
 
@@ -75,6 +78,7 @@ class Answer:
     next_link: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     last: Raw | None = None
+    first: Raw | None = None
     is_json: bool = True
 
 
@@ -129,6 +133,8 @@ class StoppingPages:
         self._pagination = pagination
         self._inner = inner
         self._pages = self._records = 0
+        self._ends: tuple[int, bytes, bytes] | None = None
+        self._repeated = 0
 
     @property
     def was_cut(self) -> bool:
@@ -146,7 +152,18 @@ class StoppingPages:
     def next(self, answer: Answer) -> Request | None:
         self._pages += 1
         self._records += answer.count
+        self._check_for_repetition(answer)
         return None if self._is_last(answer) else self._inner.next(answer)
+
+    def _check_for_repetition(self, answer: Answer) -> None:
+        """Raise PagingError for an API that gives one page for ever, each time with a new token or URL."""
+        if answer.first is None or answer.last is None or memoryview(answer.last)[0] != OBJECT:
+            return  # lists of numbers may well repeat
+        ends = (answer.count, bytes(answer.first), bytes(answer.last))
+        self._repeated = self._repeated + 1 if ends == self._ends else 0
+        self._ends = ends
+        if self._repeated >= MOST_REPETITIONS:
+            raise PagingError(f"gave the same page {self._repeated + 1} times. Check pagination")
 
     def _is_last(self, answer: Answer) -> bool:
         rules = self._pagination
@@ -224,7 +241,9 @@ class TokenPages:
             return None
         digest = _digest(token.encode())
         if digest in self._seen:
-            raise PagingError(f"gave the same token for {pagination.token_param!r} twice")
+            raise PagingError(
+                f"gave the same token for {pagination.token_param!r} twice: does it know that parameter? Set pagination"
+            )
         self._seen.add(digest)
         return _placed({pagination.token_param: token, **_size(pagination)}, pagination.inject_into)
 

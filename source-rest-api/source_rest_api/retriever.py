@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
 import msgspec
@@ -23,9 +23,10 @@ from msgspec import Raw
 from source_rest_api.api_errors import words_of
 from source_rest_api.body import BodyError, RecordFinder, as_text, clean, leaf_decoder, value_of
 from source_rest_api.boundary import Known, partition_key
+from source_rest_api.ceiling import NotAscending, Tail
 from source_rest_api.conditions import Condition, ConditionError
 from source_rest_api.exchange import Exchange
-from source_rest_api.form import SHARED, CounterCursor, Cursor, Form, Stream
+from source_rest_api.form import SHARED, CounterCursor, Cursor, Form, Offsets, PageNumbers, Stream
 from source_rest_api.formats import from_csv, from_lines
 from source_rest_api.limits import Gate
 from source_rest_api.page import BUDGET, PAGE, page_of
@@ -39,7 +40,7 @@ from source_rest_api.pagination import (
     pager_of,
 )
 from source_rest_api.projection import RowError
-from source_rest_api.rows import MOST_RECORDS, PageMaker, Window, digest
+from source_rest_api.rows import MOST_RECORDS, PageMaker, Window
 from source_rest_api.streams import request_resolution
 from source_rest_api.times import MICROSECOND, from_state, parse_duration, to_state
 
@@ -142,9 +143,7 @@ class PageRetriever(Retriever):
         for records, part in self._pages(window):
             if part is not before:
                 before, highest = part, None
-            highest = self._ascending(
-                records, highest, cursor, "Set is_ascending to false, or ask the API for that order by query_params"
-            )
+            highest = self._ascending(records, highest, cursor)
             for item in self._items(records, part):
                 page = page_of(item)
                 assert page is not None  # what _items yields
@@ -158,12 +157,13 @@ class PageRetriever(Retriever):
                 else:
                     yield item
 
-    def _ascending(self, records: list[Raw], highest: int | None, cursor: Cursor, remedy: str) -> int | None:
+    def _ascending(self, records: list[Raw], highest: int | None, cursor: Cursor) -> int | None:
         """The highest cursor so far, of answers that must come in ascending order."""
         moments = self._moments(records)
         if moments != sorted(moments) or (moments and highest is not None and moments[0] < highest):
             raise self._exchange.wrong(
-                f"the API's answer is not in ascending order of {cursor.cursor_field!r}. {remedy}"
+                f"the API's answer is not in ascending order of {cursor.cursor_field!r}. Set is_ascending to false, or "
+                "ask the API for that order by query_params"
             )
         return moments[-1] if moments else highest
 
@@ -193,7 +193,7 @@ class PageRetriever(Retriever):
             self._log.warning(
                 f"{count - found} of {count} records have no {' and '.join(fields.values())}: no children"
             )
-        if count and not found:
+        if count and not found and not window.partition:
             raise self._exchange.wrong(
                 f"none of its {count} records has the field {' and '.join(map(repr, fields.values()))} for its "
                 "children. Check parents[].field"
@@ -210,53 +210,43 @@ class PageRetriever(Retriever):
 
         Where the API serves no more pages (``max_offset``), a new window begins at the last cursor value seen.
         """
-        tail = Tail() if getattr(self._stream.pagination, "max_offset", None) else None
+        tail = self._tail()
         part: Window | None = window
         while part is not None:
             here, part = part, None
             try:
                 for records in self._pages_of(here):
-                    if tail is not None and self._stream.cursor is not None:
-                        self._follow(tail, records, self._stream.cursor)
+                    if tail is not None:
+                        tail.follow(records, self._maker.moments(records))
                     yield records, here
             except CeilingReached:
                 part = self._behind_ceiling(here, tail)
+            except RowError as problem:
+                raise self._exchange.wrong(str(problem)) from None
+            except NotAscending:
+                raise self._exchange.wrong(
+                    "records do not come in ascending order of the cursor, in which alone reading can go on behind "
+                    "max_offset. Ask the API for that order by query_params"
+                ) from None
 
-    def _follow(self, tail: Tail, records: list[Raw], cursor: Cursor) -> None:
-        """Keep what stands at the highest cursor value."""
-        remedy = "Only in that order can reading go on behind max_offset; ask the API for it by query_params"
-        tail.last = self._ascending(records, tail.last, cursor, remedy)
-        if tail.last is None or (tail.at is not None and tail.last < tail.at):
-            return
-        if tail.last != tail.at:
-            tail.at, tail.records = tail.last, set()
-        at_top = zip(records, self._maker.moments(records), strict=True)
-        tail.records |= {digest(record) for record, moment in at_top if moment == tail.at}
+    def _tail(self) -> Tail | None:
+        """Only a cursor that the API is asked for leads on behind a ceiling."""
+        pages, cursor = self._stream.pagination, self._stream.cursor
+        has_ceiling = isinstance(pages, PageNumbers | Offsets) and pages.max_offset is not None
+        can_ask = cursor is not None and cursor.start_param and self.parent_fields is None
+        return Tail() if has_ceiling and can_ask else None
 
     def _behind_ceiling(self, window: Window, tail: Tail | None) -> Window:
-        most = getattr(self._stream.pagination, "max_offset", None)
-        cursor = self._stream.cursor
-        if (
-            cursor is None
-            or not cursor.start_param
-            or tail is None
-            or tail.at is None
-            or self.parent_fields is not None
-        ):
+        if tail is None:
             raise self._exchange.wrong(
-                f"there is more than the API serves (max_offset {most}). Set incremental with a start_param, so that "
-                "reading goes on from the last value seen, or ask for less by query_params"
+                "there is more than the API serves (max_offset). Set incremental with a start_param, so that reading "
+                "goes on from the last value seen, or ask for less by query_params"
             )
-        if tail.at == window.lower:
-            raise self._exchange.wrong(
-                f"there is more than the API serves (max_offset {most}) at a single value of {cursor.cursor_field!r}"
-            )
-        tail.last = None
-        known = {moment: records for moment, records in window.known.items() if moment > tail.at}
-        self._log.info(
-            f"max_offset {most} is reached: a new window begins at the last value of {cursor.cursor_field!r}"
-        )
-        return replace(window, lower=tail.at, known={**known, tail.at: frozenset(tail.records)})
+        found = tail.window_behind(window)
+        if found is None:
+            raise self._exchange.wrong("there is more than the API serves (max_offset) at a single value of the cursor")
+        self._log.info("max_offset is reached: a new window begins at the last value of the cursor")
+        return found
 
     def _pages_of(self, window: Window) -> Iterator[list[Raw]]:
         pager = pager_of(self._stream.pagination or self._form.pagination, self._form.base_url)
@@ -273,8 +263,8 @@ class PageRetriever(Retriever):
                 self._check_for_errors(response, body)
                 records = self._records(body, finder, is_first=is_first)
                 link = response.links.get("next", {}).get("url")
-                last = records[-1] if records else None
-                answer = Answer(response.url, body, len(records), link, response.headers, last, is_json=self._is_json)
+                ends: tuple[Raw | None, Raw | None] = (records[-1], records[0]) if records else (None, None)
+                answer = Answer(response.url, body, len(records), link, response.headers, *ends, self._is_json)
                 request = pager.next(answer)
             except CeilingReached as reached:
                 ceiling = reached
@@ -363,12 +353,3 @@ class PageRetriever(Retriever):
             end=end,
             known=brought,
         )
-
-
-@dataclass
-class Tail:
-    """What stands at the highest cursor value of a window so far."""
-
-    at: int | None = None
-    records: set[str] = field(default_factory=set)
-    last: int | None = None  # of the present window, which begins anew

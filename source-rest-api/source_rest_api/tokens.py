@@ -211,6 +211,8 @@ def ask(session: requests.Session, method: str, url: str, **request: Any) -> Any
         try:
             # No redirects: the secret goes nowhere else.
             response = session.request(method, url, timeout=TIMEOUT_SECONDS, allow_redirects=False, **request)
+        except requests.exceptions.SSLError:
+            raise config_error(f"{where}: its certificate was not accepted. Check its URL and ca_bundle.") from None
         except requests.exceptions.RequestException:
             continue
         if response.ok and not response.is_redirect:

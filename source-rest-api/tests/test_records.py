@@ -44,6 +44,7 @@ def test_every_record_is_found_with_its_text_whatever_the_layout(records, indent
         ("", b'{"meta": {}, "features": [{}], "links": []}', 1),
         ("", b'{"meta": 1, "things": [{}, {}]}', 2),
         ("", b'{"response": 1, "data": {"items": [{}]}}', 1),
+        ("", b'{"page": {"size": 2}, "_embedded": {"orders": [{}, {}]}}', 2),
         (".", b'{"id": 1}', 1),
         ("data", b'{"data": null}', 0),
         ("data", b'{"data": {"id": 1}}', 1),
