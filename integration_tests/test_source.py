@@ -194,12 +194,16 @@ def test_a_post_carries_the_body_with_paging_and_parents_values(source):
 
 
 def test_ignored_status_codes_are_no_records_and_no_error(source):
-    answers = {"/users": lambda request: {"data": [{"id": n} for n in (1, 2)] if request.query["page"] == "1" else []}}
+    answers = {
+        "/users": lambda request: {"data": [{"id": n} for n in (1, 2, 3)] if request.query["page"] == "1" else []}
+    }
     with serving(Api({**answers, "/users/2/orders": lambda request: [{"n": 1}]})) as api:
         result = source.read(form(api, *family(ignore_status_codes=[404])), "orders")
     assert result.exit_code == 0
     assert records(result) == [{"n": 1, "user_id": 2}]
-    assert any("answered 404" in message["log"]["message"] for message in result.of("LOG"))
+    logged = [message["log"]["message"] for message in result.of("LOG")]
+    assert len([text for text in logged if "answered 404" in text]) == 1
+    assert "Ignored 2 answers with status 404 in stream 'orders'" in logged
 
 
 def test_a_next_url_on_another_host_is_refused_before_credentials_go_there(source):

@@ -88,6 +88,14 @@ def test_a_rotated_refresh_token_is_written_back_and_used_from_then_on(tmp_path)
     assert b"access-token" not in others
 
 
+def test_a_token_that_is_refused_is_a_config_error_also_without_retries(source):
+    answers = {"/token": lambda request: {"access_token": "access-token-1"}, "/items": guarded("other")}
+    with serving(Api(answers)) as api:
+        (error,) = traced(source.read(form(api, listing(), credentials=refreshing(api))))
+    assert error["failure_type"] == "config_error"
+    assert "answered 401: who?. Check credentials" in error["message"]
+
+
 def test_a_token_that_is_refused_after_its_renewal_is_a_config_error(source):
     answers = {"/token": lambda request: {"access_token": "access-token-1"}, "/items": guarded("other")}
     with serving(Api(answers)) as api:

@@ -107,6 +107,15 @@ def test_a_limit_that_resets_too_late_ends_the_stream_with_its_state(source):
     assert sorted(row["id"] for row in records(second)) == [4, 5, 6]
 
 
+def test_a_reset_in_an_answer_that_is_no_limit_holds_nobody_back(source):
+    broken = iter([Response(b"{}", 502, {**JSON, "X-RateLimit-Reset": "3000", "X-RateLimit-Remaining": "7"})])
+    with serving(Api({"/items": lambda request: next(broken, FIVE)})) as api:
+        begun = time.monotonic()
+        result = source.read(form(api, listing(), max_retries=1))
+        assert time.monotonic() - begun < 10
+    assert records(result) == FIVE
+
+
 def test_a_storm_of_limits_ends_after_the_retries(source):
     with serving(Api({"/items": lambda request: Response(b"{}", 429, {**JSON, "Retry-After": "0"})})) as api:
         result = source.read(form(api, listing(), max_retries=2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,9 +21,10 @@ from airbyte_cdk.utils.airbyte_secrets_utils import filter_secrets
 
 from source_rest_api.body import value_in
 from source_rest_api.errors import plain_host, shown_url
-from source_rest_api.form import Form, RateLimit
-from source_rest_api.limits import Gate, check_wait, is_limit, wait_asked
+from source_rest_api.form import SHARED, Form, RateLimit
+from source_rest_api.limits import Gate, check_wait, is_limit, retry_after, wait_asked
 
+IGNORED = "ignored"  # in what the components share: answers by stream and status code
 LONGEST_BACKOFF_SECONDS = 600.0
 MOST_ERROR_BYTES = 65_536
 MOST_ERROR_TEXT = 300
@@ -57,6 +59,8 @@ class ApiErrorHandler(ErrorHandler):
         form = Form.of(self.config)
         self._form = form
         self._stream = form.stream(self.stream)
+        shared: dict[str, Any] = self.config.get(SHARED, {})
+        self._ignored: Counter[int] = shared.setdefault(IGNORED, {}).setdefault(self.stream, Counter())
         self.backoff_strategies = [Backoff(form.rate_limit, Gate.shared(self.config, form.rate_limit))]
 
     @property
@@ -76,7 +80,10 @@ class ApiErrorHandler(ErrorHandler):
         code = response.status_code
         text = f"{self._asked(response.request)} answered {code}{api_text(response, self._message_path)}."
         if code in self._stream.ignore_status_codes:
-            return ErrorResolution(ResponseAction.IGNORE, None, f"{text} It is ignored, as the form says.")
+            self._ignored[code] += 1
+            is_first = self._ignored[code] == 1  # the others are counted, and said at the stream's end
+            action = ResponseAction.IGNORE if is_first else ResponseAction.SUCCESS
+            return ErrorResolution(action, None, f"{text} It is ignored, as the form says.")
         if is_limit(code, response.headers, self._form.rate_limit):
             return ErrorResolution(
                 ResponseAction.RATE_LIMITED, FailureType.transient_error, f"{text} It limits the rate."
@@ -137,12 +144,19 @@ class Backoff(BackoffStrategy):
             AirbyteTracedException: a transient error if the API asks for more than the form allows.
         """
         if isinstance(response_or_exception, requests.Response):
-            asked = wait_asked(response_or_exception.headers, self.rule, time.time())
+            asked = self._asked(response_or_exception)
             if asked is not None:
-                self.gate.hold(asked)
-                check_wait(asked, self.rule, f"{plain_host(response_or_exception.url)} limits the rate")
+                check_wait(asked, self.rule, f"{plain_host(response_or_exception.url)} asks to wait")
                 return asked
         return min(LONGEST_BACKOFF_SECONDS, 0.1 + 2.0 ** (attempt_count - 1))
+
+    def _asked(self, response: requests.Response) -> float | None:
+        if not is_limit(response.status_code, response.headers, self.rule):
+            return retry_after(response.headers, time.time())
+        asked = wait_asked(response.headers, self.rule, time.time())
+        if asked is not None:
+            self.gate.hold(asked)
+        return asked
 
 
 def api_text(response: requests.Response, message_path: str = "") -> str:

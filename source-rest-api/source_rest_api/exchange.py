@@ -18,6 +18,7 @@ from airbyte_cdk.sources.declarative.requesters.http_requester import HttpReques
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 from urllib3.exceptions import DecodeError, HTTPError
 
+from source_rest_api.api_errors import ADVICE
 from source_rest_api.body import BodyError
 from source_rest_api.credentials import as_header, body_of
 from source_rest_api.errors import config_error, plain_url, shown_url, transient_error
@@ -120,6 +121,8 @@ class Exchange:
         words = internal.partition("xception: ")[2] or problem.message or ""
         if words.startswith("Stream "):
             return problem
+        if " answered 401" in words:  # with max_retries 0 a new token is not even asked for
+            return config_error(f"Stream {self._stream.name!r}: {words} {ADVICE[401]}")
         tries = f" Tried {self._form.max_retries + 1} times." if self._form.max_retries else ""
         return transient_error(f"Stream {self._stream.name!r}: {words}{'' if 'max_wait_seconds' in words else tries}")
 

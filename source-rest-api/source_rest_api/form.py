@@ -379,7 +379,7 @@ class Form(_Part, frozen=True):
         return [secret for secret in [*listed, *own, self.client_key, *self._login_texts()] if secret]
 
     def _login_texts(self) -> Iterator[str]:
-        """The texts inside of a login's body; a user's name is one of them, which does no harm."""
+        """The texts inside of a login's body, but those that say who, and not how it is proved."""
         if isinstance(self.credentials, SessionToken) and self.credentials.login_body:
             yield from _texts_in(msgspec.json.decode(self.credentials.login_body))
 
@@ -387,13 +387,28 @@ class Form(_Part, frozen=True):
 _PUBLIC_HEADERS = {"accept", "accept-language", "accept-encoding", "content-type", "user-agent", "cache-control"}
 
 
+_PUBLIC_FIELDS = {
+    "user",
+    "username",
+    "user_name",
+    "name",
+    "email",
+    "login",
+    "client_id",
+    "grant_type",
+    "tenant",
+    "scope",
+}
+
+
 def _texts_in(value: Any) -> Iterator[str]:
     match value:
         case str():
             yield value
         case dict():
-            for inner in value.values():
-                yield from _texts_in(inner)
+            for name, inner in value.items():
+                if name.lower() not in _PUBLIC_FIELDS:
+                    yield from _texts_in(inner)
         case list():
             for inner in value:
                 yield from _texts_in(inner)

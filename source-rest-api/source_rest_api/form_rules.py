@@ -105,6 +105,8 @@ def _pagination_problems(stream: Stream, here: str) -> Iterator[str]:
         yield f"{here}: stop_when_shorter needs page_size."
     if isinstance(pages, Tokens) and sum(map(bool, (pages.token_path, pages.token_header, pages.token_field))) != 1:
         yield f"{here}: pagination needs exactly one of token_path, token_header and token_field."
+    if pages.max_pages and stream.cursor is not None and not stream.cursor.is_ascending:
+        yield f"{here}: max_pages would leave records out for ever, as the state moves on; set is_ascending, or none."
     counts = isinstance(pages, PageNumbers | Offsets)
     if counts and not pages.stop_on_empty and not (pages.asks_the_answer or pages.max_pages):
         yield f"{here}: without stop_on_empty, has_more_path, total_path, total_pages_path or max_pages is needed."

@@ -57,9 +57,14 @@ def reset(headers: Headers, rule: RateLimit, now: float) -> float | None:
 
 
 def wait_asked(headers: Headers, rule: RateLimit, now: float) -> float | None:
-    """Seconds until the next try of a request that was limited; None if the API does not say."""
+    """Seconds until the next try of a request that was limited; None if the API does not say.
+
+    A reset counts only if nothing is left: otherwise it is that of another limit, often an hour away.
+    """
     after = retry_after(headers, now)
-    return after if after is not None else reset(headers, rule, now)
+    if after is not None or remaining(headers, rule):
+        return after
+    return reset(headers, rule, now)
 
 
 def is_limit(status: int, headers: Headers, rule: RateLimit) -> bool:

@@ -224,7 +224,9 @@ class TokenPages:
             return None
         digest = _digest(token.encode())
         if digest in self._seen:
-            raise PagingError(f"gave the same token for {pagination.token_param!r} twice")
+            raise PagingError(
+                f"gave the same token for {pagination.token_param!r} twice: does it know that parameter? Set pagination"
+            )
         self._seen.add(digest)
         return _placed({pagination.token_param: token, **_size(pagination)}, pagination.inject_into)
 

@@ -72,11 +72,20 @@ class StreamReading:
 
 @dataclass
 class Reading:
-    """One ``read``: takes the CDK's messages in their order and yields ours."""
+    """One ``read``: takes the CDK's messages in their order and yields ours.
+
+    Args:
+        form: the whole form.
+        configured: the catalog of the read.
+        input: the input states by stream.
+        ignored: how many answers were ignored, by stream and status code.
+        run_id: of this run.
+    """
 
     form: Form
     configured: ConfiguredAirbyteCatalog
     input: Mapping[str, State]
+    ignored: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     run_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     def __post_init__(self) -> None:
@@ -177,6 +186,8 @@ class Reading:
             yield from self._emit(stream, stream.final_state)
         known = f", and left out {stream.left_out} that an earlier sync had brought" if stream.left_out else ""
         self._log.info(f"Read {stream.count} records of stream {stream.name!r}{known}")
+        for code, count in sorted(self.ignored.get(stream.name, {}).items()):
+            self._log.info(f"Ignored {count} answers with status {code} in stream {stream.name!r}")
         yield complete
 
     def _emit(self, stream: StreamReading, body: State) -> Iterator[AirbyteMessage]:

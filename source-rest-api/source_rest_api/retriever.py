@@ -193,7 +193,7 @@ class PageRetriever(Retriever):
             self._log.warning(
                 f"{count - found} of {count} records have no {' and '.join(fields.values())}: no children"
             )
-        if count and not found:
+        if count and not found and not window.partition:
             raise self._exchange.wrong(
                 f"none of its {count} records has the field {' and '.join(map(repr, fields.values()))} for its "
                 "children. Check parents[].field"

@@ -29,6 +29,7 @@ from airbyte_cdk.sources.streams.concurrent.abstract_stream import AbstractStrea
 from airbyte_cdk.utils.airbyte_secrets_utils import filter_secrets
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 
+from source_rest_api.api_errors import IGNORED
 from source_rest_api.boundary import known_of
 from source_rest_api.errors import config_error
 from source_rest_api.form import SHARED, Form, Stream
@@ -160,7 +161,7 @@ class SourceRestApi(YamlDeclarativeSource):
         if unknown:
             raise config_error(f"The catalog names streams that the form does not have: {', '.join(unknown)}. "
                                f"Streams: {', '.join(form.names)}. Discover the schema again.")  # fmt: skip
-        reading = Reading(form, catalog, self._input)
+        reading = Reading(form, catalog, self._input, self._config[SHARED].setdefault(IGNORED, {}))
         yield from reading.begin()
         BUDGET.open()
         try:

@@ -108,6 +108,8 @@ def refusal(**changed: Any) -> str:
         ({"streams": [listing(), child(incremental={"incremental_type": "counter", "cursor_field": "n",
                                                     "start_param": "s"})]}, "counter does not go with parents"),
         ({"streams": [listing(incremental={"incremental_type": "counter", "cursor_field": "n"})]}, "start_param"),
+        ({"streams": [{**changes(), "pagination": {"pagination_type": "page", "max_pages": 3}}]},
+         "max_pages would leave"),
         ({"rate_limit": {"max_wait_seconds": 0}}, "rate_limit.max_wait_seconds"),
     ],
 )  # fmt: skip

@@ -13,10 +13,10 @@ from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 from hypothesis import given
 from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
-from source_rest_api.form import RateLimit
+from source_rest_api.form import Form, RateLimit
 from source_rest_api.limits import Gate, is_limit, remaining, reset, wait_asked
 from source_rest_api.masking import SHORTEST, forms_of
-from source_rest_api.network import refuse, unwrapped
+from source_rest_api.network import refuse, session_of, unwrapped
 
 NOW = 1_700_000_000.0
 OWN = RateLimit(status_codes=[429, 503], remaining_header="X-Left", reset_header="X-More-At")
@@ -41,6 +41,7 @@ OWN = RateLimit(status_codes=[429, 503], remaining_header="X-Left", reset_header
         ({"X-More-At": formatdate(NOW + 45, usegmt=True)}, 45),
         ({}, None),
         ({"Retry-After": "soon"}, None),
+        ({"X-RateLimit-Reset": "3000", "X-RateLimit-Remaining": "12"}, None),
     ],
 )
 def test_how_long_to_wait_is_read_from_headers(headers, seconds):
@@ -135,6 +136,13 @@ def test_private_addresses_are_reached_only_if_the_form_allows_it(address):
     refuse(ip_address(address), "x", allow_private=True)
     with pytest.raises(AirbyteTracedException, match="allow_private_hosts"):
         refuse(ip_address(address), "x", allow_private=False)
+
+
+def test_in_airbyte_cloud_private_addresses_are_never_reached(monkeypatch):
+    monkeypatch.setenv("DEPLOYMENT_MODE", "cloud")
+    form = Form.parse({"base_url": "https://x", "streams": [{"name": "a", "path": "/"}], "allow_private_hosts": True})
+    with session_of(form) as session, pytest.raises(AirbyteTracedException, match="no public address"):
+        session.get("http://127.0.0.1:9")
 
 
 def test_public_addresses_are_reached():
