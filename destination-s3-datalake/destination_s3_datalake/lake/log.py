@@ -381,6 +381,15 @@ def columns_of(commits: Iterable[Commit], first: Iterable[GlueColumn] = ()) -> t
     return tuple(found.values())
 
 
+def columns_in(state: TableState, commit: Commit) -> tuple[GlueColumn, ...]:
+    """The columns of the files of one commit: a commit that says none has those of the one before it there."""
+    found = state.columns
+    for earlier in state.commits:
+        if earlier.folder == commit.folder and earlier.epoch == commit.epoch and earlier.seq <= commit.seq:
+            found = earlier.columns or found
+    return found
+
+
 def names_of(commits: Iterable[Commit], first: Mapping[str, str]) -> dict[str, str]:
     """Field -> column of these commits together, behind those that are there ``first``."""
     found = dict(first)
