@@ -127,7 +127,7 @@ def plan_columns(
     comments = {column.name: _comment(column) for column in columns}
     kept = {column.Name: column for source in reversed(sources) for column in source}
     ordered = dict.fromkeys([*(c.Name for source in sources for c in source), *final, *(c.Name for c in META)])
-    glue = tuple(_glue(name, kept.get(name), final.get(name), comments.get(name, "")) for name in ordered)
+    glue = tuple(_glue(name, kept.get(name), final.get(name), comments.get(name)) for name in ordered)
     return ColumnPlan(columns, glue, {**known_names, **names} if sources else names)
 
 
@@ -157,10 +157,11 @@ def _names(
     return names
 
 
-def _glue(name: str, there: GlueColumn | None, kind: StoredType | None, comment: str) -> GlueColumn:
+def _glue(name: str, there: GlueColumn | None, kind: StoredType | None, comment: str | None) -> GlueColumn:
+    """A column as it will be; ``comment`` is None for one that no field writes."""
     if kind is None or isinstance(kind, Foreign):
         return there if there is not None else OURS_BY_NAME[name]
-    if there is not None and stored_type(there) == kind:
+    if there is not None and stored_type(there) == kind and (comment is None or there.Type == glue_type(kind)):
         return there
     return glue_column(name, kind, comment=comment or (there.Comment if there is not None else ""))
 
