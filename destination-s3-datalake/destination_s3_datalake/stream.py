@@ -157,7 +157,8 @@ class StreamSync:
         )
         state = found.log.state
         self._decide(state, resume)
-        self._require_format("parquet" if found.is_adopted else state.file_format if state else None, state)
+        adopted = glue.adoptable_format(found.glue) if found.is_adopted and found.glue else None
+        self._require_format(adopted or (state.file_format if state else None), state)
         in_glue = found.glue.columns if found.glue else ()
         self._plan_columns(in_glue, state)  # what is wrong is said before we open
         table = opening.open_table(lake, found, self._opening(resume), mode=self._intent.value)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -147,6 +147,13 @@ class GluePartition:
 def format_of(table: GlueTable) -> FormatType | None:
     """The format that the table's SerDe reads; None if it is none of ours."""
     return next((name for name, storage in STORAGE.items() if storage.serde == table.serde), None)
+
+
+def adoptable_format(table: GlueTable) -> Literal["parquet", "jsonl"] | None:
+    """The format of a table's files if this destination can go on in it."""
+    if "parquet" in table.serde.lower():
+        return "parquet"
+    return "jsonl" if format_of(table) == "jsonl" else None
 
 
 def new_table(

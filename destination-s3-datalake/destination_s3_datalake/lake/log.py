@@ -148,7 +148,7 @@ class Adopt(EntryBase):
     names: dict[str, str]
     files: tuple[StoredFile, ...]
     rows: int | None = None
-    file_format: Literal["parquet"] = "parquet"
+    file_format: Literal["parquet", "jsonl"] = "parquet"
     partitioning: tuple[PartitionKey, ...] = ()
     partitions: tuple[Values, ...] = ()
     replaces: Literal[False] = False

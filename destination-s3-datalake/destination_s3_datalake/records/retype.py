@@ -71,9 +71,8 @@ def is_exact(value: str, old: StoredType, new: ColumnType) -> str:
             return f"{value} BETWEEN -{MOST_EXACT} AND {MOST_EXACT}"
         case (Double() | Decimal(), Double() | Decimal()):
             there = f"TRY_CAST(CAST({value} AS VARCHAR) AS {duck_type(new)})"
-            return (
-                f"({value} IS NULL OR coalesce(TRY_CAST(CAST({there} AS VARCHAR) AS {duck_type(old)}) = {value}, false))"
-            )
+            back = f"TRY_CAST(CAST({there} AS VARCHAR) AS {duck_type(old)})"
+            return f"({value} IS NULL OR coalesce({back} = {value}, false))"
         case _:
             return "true"
 

@@ -11,9 +11,10 @@ import pytest
 from destination_s3_datalake.config import TypeOptions
 from destination_s3_datalake.errors import ConfigError
 from destination_s3_datalake.records import values
+from destination_s3_datalake.records.database import duck_type
 from destination_s3_datalake.records.evolution import changes, common, plan_columns
-from destination_s3_datalake.records.ingest import arrow_type
-from destination_s3_datalake.records.retype import converted, is_exact, sql_type
+from destination_s3_datalake.records.exact import arrow_type
+from destination_s3_datalake.records.retype import converted, is_exact
 from destination_s3_datalake.records.schema import (
     Array,
     BigInt,
@@ -230,6 +231,6 @@ def test_types_of_sql_are_those_of_the_batches():
         for kind in (*SCALARS, Array(BigInt()), Struct((StructField("a", "a", Text()),))):
             database.register("batch", pa.table({"f": pa.array([], arrow_type(kind))}))
             [[found]] = database.execute("SELECT column_type FROM (DESCRIBE batch)").fetchall()
-            assert found.replace("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ").replace('"', "") == sql_type(kind).replace(
+            assert found.replace("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ").replace('"', "") == duck_type(kind).replace(
                 '"', ""
             )

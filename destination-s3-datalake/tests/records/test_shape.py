@@ -270,6 +270,13 @@ def test_lines_of_every_type_are_what_the_exact_path_says(tmp_path: Path, how: d
     compare(lines, read, columns)
 
 
+def test_types_by_configuration_are_what_the_exact_path_says(tmp_path: Path):
+    columns = columns_of(schema_of(FIELDS), number="decimal", integer_overflow="decimal", nested="json")
+    lines = lines_of(FIELDS, random.Random(3), ROWS // 4)
+    _, read = through(tmp_path, lines, columns)
+    compare(lines, read, columns)
+
+
 @pytest.mark.parametrize("name", FIELDS)
 def test_a_single_field_with_many_odd_values_is_what_the_exact_path_says(tmp_path: Path, name: str):
     schema, usual, _, null, absent = FIELDS[name]
