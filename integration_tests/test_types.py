@@ -18,7 +18,7 @@ import duckdb
 import pytest
 
 from integration_tests.harness import House, Result, complete
-from integration_tests.type_cases import CASES, STR, Case, Kind
+from integration_tests.type_cases import CASES, EVOLUTIONS, STR, Case, Evolution, Kind
 
 OURS = {"n", "_airbyte_raw_id", "_airbyte_extracted_at", "_airbyte_generation_id", "_airbyte_meta", "_airbyte_extra"}
 Row = dict[str, Any]
@@ -49,7 +49,8 @@ class Group:
 def grouped(cases: Iterable[Case]) -> list[Group]:
     found: dict[str, list[Case]] = {}
     for case in cases:
-        found.setdefault(json.dumps({name: kind.schema for name, kind in case.kinds.items()}), []).append(case)
+        key = [case.types, {name: kind.schema for name, kind in case.kinds.items()}]
+        found.setdefault(json.dumps(key), []).append(case)
     return [Group(f"t{number}", members) for number, members in enumerate(found.values())]
 
 
@@ -65,8 +66,16 @@ class Wrong:
     row: Callable[[Row], Row]
 
 
+def by_options(groups: Iterable[Group]) -> list[list[Group]]:
+    """The groups that can share a sync."""
+    found: dict[str, list[Group]] = {}
+    for group in groups:
+        found.setdefault(json.dumps(group.cases[0].types), []).append(group)
+    return list(found.values())
+
+
 def write(house: House, groups: Sequence[Group], wrong: Wrong | None = None, **config: Any) -> Result:
-    """All groups in one sync, their lines interleaved with nothing."""
+    """All groups in one sync, one after the other."""
     streams, body = [], []
     for group in groups:
         schema, lines = group.schema, group.lines
@@ -82,7 +91,7 @@ def write(house: House, groups: Sequence[Group], wrong: Wrong | None = None, **c
 
 def by_pyarrow(house: House, table: str) -> dict[int, Row]:
     """Rows by number, as a reader sees them who follows Glue with boto3 and pyarrow."""
-    return {row["n"]: row for row in house.rows(table)}
+    return {int(row["n"]): row for row in house.rows(table)}
 
 
 def by_duckdb(house: House, table: str) -> dict[int, Row]:
@@ -98,7 +107,7 @@ def by_duckdb(house: House, table: str) -> dict[int, Row]:
         rows = [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()]
     for path in map(Path, paths):
         path.unlink()
-    return {row["n"]: row for row in rows}
+    return {int(row["n"]): row for row in rows}
 
 
 Reader = Callable[[House, str], dict[int, Row]]
@@ -154,8 +163,9 @@ def faults(
 
 def test_every_case_is_stored_as_it_says(house: House):
     assert len({case.name for case in CASES}) == len(CASES)
-    result = write(house, GROUPS, memory_limit_mb=1024)
-    assert result.exit_code == 0, result.errors
+    for groups in by_options(GROUPS):
+        result = write(house, groups, memory_limit_mb=1024, types=groups[0].cases[0].types)
+        assert result.exit_code == 0, result.errors
     found = faults(house, GROUPS)
     assert not found, "\n".join(f"{name}: {problem}" for name, problem in found.items())
     for group in GROUPS:
@@ -235,7 +245,7 @@ WRONG_WRITERS = {
 def test_a_wrong_writer_fails_what_its_fault_touches_and_nothing_else(
     house: House, wrong: Wrong, fails: Predicate, passes: Predicate
 ):
-    cases = [case for case in CASES if not case.is_large]
+    cases = [case for case in CASES if not case.is_large and not case.types]
     groups = grouped(cases)
     assert write(house, groups, wrong).exit_code == 0
 
@@ -247,3 +257,42 @@ def test_a_wrong_writer_fails_what_its_fault_touches_and_nothing_else(
     assert {case.name: found[case.name] for case in cases if passes(case) and case.name in found} == {}
     assert sum(map(fails, cases)) > 50
     assert sum(map(passes, cases)) > 20
+
+
+def sync(house: House, evolutions: Mapping[str, Evolution], turn: int) -> Result:
+    """One of the two syncs: a table with a column for each of these, and a row for each place in their values."""
+    fields: dict[str, Any] = {"n": {"type": "integer"}}
+    for name, evolution in evolutions.items():
+        kind = (evolution.before, evolution.after)[turn]
+        fields |= {name: kind.schema} if kind is not None else {}
+    rows: dict[int, list[str]] = {}
+    for name, evolution in evolutions.items():
+        for number, text in enumerate((evolution.old, evolution.new)[turn]):
+            rows.setdefault(100 * turn + number, []).append(f'"{name}":{text}')
+    lines = [Case("", {}, f"{{{','.join(row)}}}", {}).input(number, "s") for number, row in rows.items()]
+    stream = {"name": "s", "json_schema": {"type": "object", "properties": fields}}
+    entry = {"stream": stream, "sync_mode": "incremental", "destination_sync_mode": "append"}
+    body = b"\n".join([*lines, json.dumps(complete("s")).encode()])
+    types = next(iter(evolutions.values())).options[turn]
+    return house.write(body, {"streams": [entry]}, config=house.config(types=types))
+
+
+OPTIONS = {json.dumps(evolution.options): evolution.options for evolution in EVOLUTIONS}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_columns_whose_fields_change_hold_what_was_there_and_what_comes(house: House, options: Any):
+    evolutions = {f"f{number}": each for number, each in enumerate(EVOLUTIONS) if each.options == options}
+    for turn in (0, 1):
+        result = sync(house, evolutions, turn)
+        assert result.exit_code == 0, result.errors
+    problems = {}
+    for read in (by_pyarrow, by_duckdb):
+        rows = read(house, "s")
+        for name, evolution in evolutions.items():
+            places = [*range(len(evolution.old)), *range(100, 100 + len(evolution.new))]
+            found = house.columns("s").get(name), [exactly(rows[place].get(name)) for place in places]
+            expected = evolution.glue, [exactly(value) for value in evolution.values]
+            if found != expected:
+                problems[evolution.name] = f"{read.__name__}: {found} and not {expected}"
+    assert not problems, "\n".join(f"{name}: {problem}" for name, problem in problems.items())

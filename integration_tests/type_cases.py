@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -41,6 +41,8 @@ class Case:
     row: Mapping[str, Any]
     changes: tuple[Change, ...] = ()
     extra: str | None = None
+    types: Mapping[str, str] = field(default_factory=dict)
+    """The ``types`` of the configuration."""
     line: bytes | None = None
     meta: str = ""
 
@@ -418,6 +420,38 @@ def names() -> Iterator[Case]:
     yield Case("odd keys that nobody declared", {"f": INT}, undeclared, {"f": None}, extra=extra)
 
 
+def options() -> Iterator[Case]:
+    """``types`` of the configuration."""
+    exact: dict[str, Any] = {"types": {"number": "decimal"}}
+    kind = Kind(NUM.schema, "decimal(38,9)")
+    for text in ("0", "1", "-123.4", "0.1", "123456789.123456789", "99999999999999999999999999999.999999999"):
+        yield one(kind, text, Decimal(text).quantize(Decimal("1E-9")) if len(text) < 30 else Decimal(text), **exact)
+    yield cut(kind, "5e-10", Decimal("1E-9"), **exact)
+    yield cut(
+        kind, "12345678912345678912345678912.3456789123", Decimal("12345678912345678912345678912.345678912"), **exact
+    )
+    yield from nulled(kind, "1e29", "1e400", "1.7976931348623157e308", reason=LARGE, **exact)
+    yield from nulled(kind, "NaN", '"foo"', "true", **exact)
+    inside = Kind({"type": "array", "items": NUM.schema}, "array<decimal(38,9)>")
+    yield one(inside, "[0.1]", [Decimal("0.100000000")], **exact)
+    wide: dict[str, Any] = {"types": {"integer_overflow": "decimal"}}
+    kind = Kind(INT.schema, "decimal(38,0)")
+    for text in ("0", "42", str(2**63), str(-(2**63) - 1), "9" * 38, "-" + "9" * 38):
+        yield one(kind, text, Decimal(text), **wide)
+    yield from nulled(kind, str(10**38), "9" * 5000, reason=LARGE, **wide)
+    yield from nulled(kind, '"foo"', "{}", **wide)
+    as_text: dict[str, Any] = {"types": {"integer_overflow": "string"}}
+    yield from (one(Kind(INT.schema, "string"), number, number, **as_text) for number in ("42", str(2**63), "9" * 5000))
+    shallow: dict[str, Any] = {"types": {"nested": "json"}}
+    yield one(Kind(OBJ.schema, "string"), '{"b":"x","a":1.10,"z":[]}', '{"b":"x","a":1.10,"z":[]}', **shallow)
+    yield one(Kind(INTS.schema, "string"), '[1,"two"]', '[1,"two"]', **shallow)
+    millis: dict[str, Any] = {"types": {"timestamp_unit": "ms"}}
+    yield one(TZ, '"2021-01-23T00:00:00.123Z"', datetime(2021, 1, 23, 0, 0, 0, 123000), **millis)
+    yield cut(TZ, '"2021-01-23T00:00:00.123456Z"', datetime(2021, 1, 23, 0, 0, 0, 123000), **millis)
+    yield one(NTZ, '"2021-01-23T00:00:00.123"', datetime(2021, 1, 23, 0, 0, 0, 123000), **millis)
+    yield cut(NTZ, '"1969-12-31T23:59:59.9999"', datetime(1969, 12, 31, 23, 59, 59, 999000), **millis)
+
+
 CASES = [
     *integers(),
     *numbers(),
@@ -428,4 +462,310 @@ CASES = [
     *whole_records(),
     *frames(),
     *names(),
+    *options(),
 ]
+
+
+@dataclass(frozen=True)
+class Evolution:
+    """A field ``f`` of one kind in a first sync and of another in a second: what readers see of both, and its type.
+
+    ``None`` for a kind: the field is not declared. ``values`` are those of the first sync's rows, then of the second's.
+    """
+
+    name: str
+    before: Kind | None
+    old: tuple[str, ...]
+    after: Kind | None
+    new: tuple[str, ...]
+    glue: str
+    values: tuple[Any, ...]
+    options: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {})
+    """The ``types`` of the configuration in both syncs."""
+
+
+def struct(**fields: Any) -> Kind:
+    return Kind({"type": "object", "properties": fields}, "")
+
+
+def items(schema: Any) -> Kind:
+    return Kind({"type": "array", "items": schema}, "")
+
+
+def evolutions() -> Iterator[Evolution]:
+    yield Evolution("added", None, ("1",), INT, ("2",), "bigint", (None, 2))
+    yield Evolution("dropped", INT, ("1",), None, ("2",), "bigint", (1, None))
+    yield Evolution("the same", INT, ("1",), INT, ("2",), "bigint", (1, 2))
+    # testAppendSchemaEvolution: retroactive
+    yield Evolution("integer to string", INT, ("42", "null"), STR, ('"x"',), "string", ("42", None, "x"))
+    far = ("1.5", "0.1", "1e16", "1e-7", "100.0")
+    texts: tuple[str, ...] = ("1.5", "0.1", "1e+16", "1e-07", "100.0")
+    yield Evolution("number to string", NUM, far, STR, ('"x"',), "string", (*texts, "x"))
+    yield Evolution("boolean to string", BOOL, ("true", "false"), STR, ('"x"',), "string", ("true", "false", "x"))
+    yield Evolution("date to string", DAY, ('"0001-01-01"',), STR, ('"x"',), "string", ("0001-01-01", "x"))
+    moments = ('"2021-01-23T01:23:45.6789+01:00"', '"0001-01-01T00:00:00Z"')
+    texts = ("2021-01-23T00:23:45.6789Z", "0001-01-01T00:00:00Z")
+    yield Evolution("time to string", TZ, moments, STR, ('"x"',), "string", (*texts, "x"))
+    local = ('"2021-01-23T01:23:45"',)
+    yield Evolution("time without a zone to string", NTZ, local, STR, ('"x"',), "string", ("2021-01-23T01:23:45", "x"))
+    yield Evolution("big integer to string", BIG_INT, ("9" * 38,), STR, ('"x"',), "string", ("9" * 38, "x"))
+    cents = ('"0.1"', '"100"', '"-12345678912345678912345678912.345678912"')
+    texts = ("0.1", "100", "-12345678912345678912345678912.345678912")
+    yield Evolution("big number to string", BIG_NUM, cents, STR, ('"x"',), "string", (*texts, "x"))
+    yield Evolution(
+        "struct to string", OBJ, ('{"a":1,"b":"é\\"\\n"}',), STR, ('"x"',), "string", ('{"a":1,"b":"é\\"\\n"}', "x")
+    )
+    yield Evolution("array to string", INTS, ("[1,null,2]", "[]"), STR, ('"x"',), "string", ("[1,null,2]", "[]", "x"))
+    yield Evolution("string to integer", STR, ('"x"',), INT, ("42",), "string", ("x", "42"))
+    yield Evolution("string to struct", STR, ('"x"',), OBJ, ('{"a":1}',), "string", ("x", '{"a":1}'))
+    # numbers
+    yield Evolution(
+        "integer to number", INT, ("42", str(2**53), "null"), NUM, ("0.5",), "double", (42.0, float(2**53), None, 0.5)
+    )
+    exact = Decimal(2**53 + 1).quantize(Decimal("1E-9")), Decimal("0.500000000")
+    yield Evolution("large integer to number", INT, (str(2**53 + 1),), NUM, ("0.5",), "decimal(38,9)", exact)
+    yield Evolution("number to integer", NUM, ("0.5",), INT, ("42",), "double", (0.5, 42.0))
+    yield Evolution(
+        "integer to big integer", INT, ("42",), BIG_INT, ("9" * 38,), "decimal(38,0)", (Decimal(42), Decimal("9" * 38))
+    )
+    yield Evolution(
+        "big integer to integer", BIG_INT, ("9" * 38,), INT, ("42",), "decimal(38,0)", (Decimal("9" * 38), Decimal(42))
+    )
+    yield Evolution(
+        "integer to big number",
+        INT,
+        ("42",),
+        BIG_NUM,
+        ("0.1",),
+        "decimal(38,9)",
+        (Decimal("42.000000000"), Decimal("0.100000000")),
+    )
+    yield Evolution(
+        "number to big number",
+        NUM,
+        ("0.5",),
+        BIG_NUM,
+        ("0.1",),
+        "decimal(38,9)",
+        (Decimal("0.500000000"), Decimal("0.100000000")),
+    )
+    yield Evolution("tiny number to big number", NUM, ("1e-12",), BIG_NUM, ('"0.1"',), "string", ("1e-12", "0.1"))
+    yield Evolution("big number to number", BIG_NUM, ("0.5",), NUM, ("0.25",), "double", (0.5, 0.25))
+    yield Evolution(
+        "exact big number to number",
+        BIG_NUM,
+        ('"12345678901234567890.123456789"',),
+        NUM,
+        ("0.5",),
+        "decimal(38,9)",
+        (Decimal("12345678901234567890.123456789"), Decimal("0.500000000")),
+    )
+    yield Evolution(
+        "huge integer to big number", BIG_INT, ("9" * 38,), BIG_NUM, ('"0.1"',), "string", ("9" * 38, "0.1")
+    )
+    yield Evolution("boolean to integer", BOOL, ("true",), INT, ("1",), "string", ("true", "1"))
+    # times
+    zoned = datetime(2021, 1, 23, 1, 23, 45, tzinfo=UTC)
+    yield Evolution("time gets a zone", NTZ, local, TZ, ('"2021-01-23T02:23:45+01:00"',), "timestamp", (zoned, zoned))
+    yield Evolution(
+        "time loses its zone", TZ, ('"2021-01-23T02:23:45+01:00"',), NTZ, local, "timestamp", (zoned, zoned)
+    )
+    yield Evolution(
+        "date to time",
+        DAY,
+        ('"2021-01-23"',),
+        TZ,
+        ('"2021-01-23T00:00:00Z"',),
+        "string",
+        ("2021-01-23", "2021-01-23T00:00:00Z"),
+    )
+    # testAppendJsonSchemaEvolution: JSON and text
+    some = ('"x"', '"42"', '"é\\"\\n\\u0000"')
+    texts = ('"x"', '"42"', '"é\\"\\n\\u0000"')
+    yield Evolution("string to unknown", STR, some, POTATO, ('{"a":[1.10]}',), "string", (*texts, '{"a":[1.10]}'))
+    values = ("x", "42", 'é"\n\x00', "42", '{"a":[1.10]}')
+    yield Evolution("unknown to string", POTATO, (*some, "42", '{"a":[1.10]}'), STR, ('"y"',), "string", (*values, "y"))
+    yield Evolution("integer to unknown", INT, ("42",), POTATO, ('"x"',), "string", ("42", '"x"'))
+    yield Evolution("unknown to integer", POTATO, ('"x"',), INT, ("42",), "string", ('"x"', "42"))
+    yield Evolution("date to unknown", DAY, ('"2021-01-23"',), POTATO, ("1",), "string", ('"2021-01-23"', "1"))
+    yield Evolution(
+        "struct to schemaless",
+        OBJ,
+        ('{"a":1}',),
+        ANY_OBJ,
+        ('{"z":1.10}',),
+        "string",
+        ('{"a":1,"b":null}', '{"z":1.10}'),
+    )
+    yield Evolution(
+        "schemaless to struct", ANY_OBJ, ('{"z":1.10}',), OBJ, ('{"a":1}',), "string", ('{"z":1.10}', '{"a":1}')
+    )
+    yield Evolution("array to struct", INTS, ("[1]",), OBJ, ('{"a":1}',), "string", ("[1]", '{"a":1}'))
+    # inside of objects and arrays
+    text, number = STR.schema, INT.schema
+    yield Evolution(
+        "struct field added",
+        struct(a=number),
+        ('{"a":1}',),
+        struct(a=number, b=text),
+        ('{"a":2,"b":"x"}',),
+        "struct<a:bigint,b:string>",
+        ({"a": 1, "b": None}, {"a": 2, "b": "x"}),
+    )
+    yield Evolution(
+        "struct field dropped",
+        struct(a=number, b=text),
+        ('{"a":1,"b":"x"}',),
+        struct(a=number),
+        ('{"a":2}',),
+        "struct<a:bigint,b:string>",
+        ({"a": 1, "b": "x"}, {"a": 2, "b": None}),
+    )
+    yield Evolution(
+        "struct fields in another order",
+        struct(a=number, b=text),
+        ('{"a":1,"b":"x"}',),
+        struct(b=text, a=number),
+        ('{"b":"y","a":2}',),
+        "struct<a:bigint,b:string>",
+        ({"a": 1, "b": "x"}, {"a": 2, "b": "y"}),
+    )
+    deep = {"type": "object", "properties": {"x": number}}
+    deeper = {"type": "object", "properties": {"x": text}}
+    yield Evolution(
+        "a type inside of a struct in a struct",
+        struct(s=deep),
+        ('{"s":{"x":1}}', "{}"),
+        struct(s=deeper),
+        ('{"s":{"x":"y"}}',),
+        "struct<s:struct<x:string>>",
+        ({"s": {"x": "1"}}, {"s": None}, {"s": {"x": "y"}}),
+    )
+    yield Evolution(
+        "struct field of a key that another field's name takes",
+        struct(A=number),
+        ('{"A":1}',),
+        struct(A=number, a=text),
+        ('{"A":2,"a":"x"}',),
+        f"struct<a:bigint,{hashed('a', 'a')}:string>",
+        ({"a": 1, hashed("a", "a"): None}, {"a": 2, hashed("a", "a"): "x"}),
+    )
+    yield Evolution(
+        "array items",
+        items(number),
+        ("[1,null]", "[]"),
+        items(text),
+        ('["x"]',),
+        "array<string>",
+        (["1", None], [], ["x"]),
+    )
+    yield Evolution(
+        "array items to number", items(number), ("[1]",), items(NUM.schema), ("[0.5]",), "array<double>", ([1.0], [0.5])
+    )
+    exact = Decimal(2**53 + 1).quantize(Decimal("1E-9")), Decimal("0.500000000")
+    yield Evolution(
+        "large array items to number",
+        items(number),
+        (f"[{2**53 + 1}]",),
+        items(NUM.schema),
+        ("[0.5]",),
+        "array<decimal(38,9)>",
+        ([exact[0]], [exact[1]]),
+    )
+    yield Evolution(
+        "array of arrays",
+        items(items(number).schema),
+        ("[[1],[2,null]]",),
+        items(items(text).schema),
+        ('[["x"]]',),
+        "array<array<string>>",
+        ([["1"], ["2", None]], [["x"]]),
+    )
+    yield Evolution(
+        "array of structs",
+        items(deep),
+        ('[{"x":1},null]',),
+        items(deeper),
+        ('[{"x":"y"}]',),
+        "array<struct<x:string>>",
+        ([{"x": "1"}, None], [{"x": "y"}]),
+    )
+    inner = {"day": DAY.schema, "at": TZ.schema, "n": NUM.schema, "u": POTATO.schema}
+    nested = struct(Key=items({"type": "object", "properties": inner}).schema)
+    text_of = '{"Key":[{"day":"2021-01-23","at":"2021-01-23T00:00:00Z","n":1.5,"u":{"k":1.10}}]}'
+    yield Evolution("everything nested to JSON text", nested, (text_of,), ANY_OBJ, ("{}",), "string", (text_of, "{}"))
+    # testTableSchemaEvolution's options
+    yield Evolution(
+        "types.number: decimal",
+        NUM,
+        ("0.1",),
+        NUM,
+        ("1e-9",),
+        "decimal(38,9)",
+        (Decimal("0.100000000"), Decimal("1E-9")),
+        ({}, {"number": "decimal"}),
+    )
+    yield Evolution(
+        "types.number: double", NUM, ("0.1",), NUM, ("1e-12",), "double", (0.1, 1e-12), ({"number": "decimal"}, {})
+    )
+    yield Evolution(
+        "types.integer_overflow: decimal",
+        INT,
+        ("1",),
+        INT,
+        ("9" * 38,),
+        "decimal(38,0)",
+        (Decimal(1), Decimal("9" * 38)),
+        ({}, {"integer_overflow": "decimal"}),
+    )
+    yield Evolution(
+        "types.integer_overflow: string",
+        INT,
+        ("1",),
+        INT,
+        ("9" * 50,),
+        "string",
+        ("1", "9" * 50),
+        ({}, {"integer_overflow": "string"}),
+    )
+    yield Evolution(
+        "types.integer_overflow: null",
+        INT,
+        ("9" * 38,),
+        INT,
+        ("1",),
+        "decimal(38,0)",
+        (Decimal("9" * 38), Decimal(1)),
+        ({"integer_overflow": "decimal"}, {}),
+    )
+    yield Evolution(
+        "types.nested: json",
+        OBJ,
+        ('{"a":1,"b":"x"}',),
+        OBJ,
+        ('{"b":"y","a":1.0}',),
+        "string",
+        ('{"a":1,"b":"x"}', '{"b":"y","a":1.0}'),
+        ({}, {"nested": "json"}),
+    )
+    yield Evolution(
+        "types.nested: struct",
+        OBJ,
+        ('{"b":"x","z":1}',),
+        OBJ,
+        ('{"a":1}',),
+        "string",
+        ('{"b":"x","z":1}', '{"a":1}'),
+        ({"nested": "json"}, {}),
+    )
+    fine, coarse = ('"2021-01-23T00:00:00.123456Z"',), ('"2021-01-23T00:00:00.123Z"',)
+    micros, millis = (datetime(2021, 1, 23, 0, 0, 0, n, tzinfo=UTC) for n in (123456, 123000))
+    yield Evolution(
+        "types.timestamp_unit: us", TZ, coarse, TZ, fine, "timestamp", (millis, micros), ({"timestamp_unit": "ms"}, {})
+    )
+    yield Evolution(
+        "types.timestamp_unit: ms", TZ, fine, TZ, coarse, "timestamp", (micros, millis), ({}, {"timestamp_unit": "ms"})
+    )
+
+
+EVOLUTIONS = [*evolutions()]

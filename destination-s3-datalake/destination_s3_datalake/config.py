@@ -163,6 +163,35 @@ class Partition(Form):
     )
 
 
+class TypeOptions(Form):
+    """Which column types values get. On a table that exists nothing is narrowed."""
+
+    model_config = ConfigDict(title="Types")
+    number: Literal["double", "decimal"] = _ask(
+        "double", **_field(0, "Numbers", "double: 64-bit float. decimal: decimal(38,9), exact to 9 places.")
+    )
+    integer_overflow: Literal["null", "decimal", "string"] = _ask(
+        "null",
+        **_field(
+            1,
+            "Integers beyond 64 bits",
+            "null: columns are bigint; a larger integer is NULL there and kept in _airbyte_extra. decimal: integer "
+            "columns are decimal(38,0). string: integer columns are text.",
+        ),
+    )
+    nested: Literal["struct", "json"] = _ask(
+        "struct", **_field(2, "Objects and arrays", "struct: typed where the schema declares them. json: JSON text.")
+    )
+    timestamp_unit: Literal["us", "ms"] = _ask(
+        "us",
+        **_field(
+            3,
+            "Timestamps",
+            "us: microseconds. ms: milliseconds, for readers that know no others; UTC without a zone in the file.",
+        ),
+    )
+
+
 class BucketDefault(Form):
     """Whatever the bucket says."""
 
@@ -332,7 +361,8 @@ class Config(Form):
         **_field(
             22,
             "Merge limit (MB)",
-            "append_dedup only. A merge rewrites the table: a larger table (MB of Parquet) ends the sync at its start.",
+            "A merge by key (append_dedup) and a field's new type rewrite the table: where that is needed, a larger "
+            "table (MB of Parquet) ends the sync at its start.",
         ),
     )
     compact_files_over: int = _ask(
@@ -372,6 +402,8 @@ class Config(Form):
     allow_insecure_endpoint: bool = _ask(
         False, **_field(31, "Allow insecure endpoint", "Accept plain http for endpoints beyond this machine.")
     )
+
+    types: TypeOptions = _ask(TypeOptions(), **_field(33, "Types", "Which column types values get."))
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> Config:

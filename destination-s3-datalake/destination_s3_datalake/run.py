@@ -26,6 +26,7 @@ from destination_s3_datalake.errors import BadLineError, ConfigError, DatalakeEr
 from destination_s3_datalake.output import Output, StdoutClosedError
 
 if TYPE_CHECKING:
+    from destination_s3_datalake.config import Config
     from destination_s3_datalake.pipeline import Sync
     from destination_s3_datalake.protocol.messages import Framer
 
@@ -53,10 +54,8 @@ def run_check(raw_config: Mapping[str, Any], output: Output) -> None:
     status: dict[str, Any] = {"status": "SUCCEEDED"}
     try:
         from destination_s3_datalake.check import check
-        from destination_s3_datalake.config import Config, secrets_of
 
-        output.hide(secrets_of(raw_config))
-        check(Config.parse(raw_config))
+        check(_config(raw_config, output))
     except DatalakeError as error:
         status = {"status": "FAILED", "message": error.message}
     output.message({"type": "CONNECTION_STATUS", "connectionStatus": status})
@@ -114,7 +113,6 @@ def open_sync(raw_config: Mapping[str, Any], raw_catalog: Mapping[str, Any], out
     Raises:
         ConfigError: one of them is wrong.
     """
-    from destination_s3_datalake.config import Config, secrets_of
     from destination_s3_datalake.files.spool import Spool
     from destination_s3_datalake.lake.garbage import Retention
     from destination_s3_datalake.lake.glue import Catalog
@@ -126,8 +124,7 @@ def open_sync(raw_config: Mapping[str, Any], raw_catalog: Mapping[str, Any], out
     from destination_s3_datalake.protocol.catalog import parse_catalog
     from destination_s3_datalake.protocol.messages import Framer
 
-    output.hide(secrets_of(raw_config))
-    config = Config.parse(raw_config)
+    config = _config(raw_config, output)
     plans = parse_catalog(raw_catalog)
     clients = connect(config)
     bucket = Bucket(clients.s3, config.s3_bucket_name, config.encryption)
@@ -206,6 +203,18 @@ def run_command(arguments: argparse.Namespace, output: Output) -> int:
         output.trace(error)
         return 1
     return 0
+
+
+def _config(raw: Mapping[str, Any], output: Output) -> Config:
+    """The configuration, its secrets hidden from here on."""
+    from destination_s3_datalake.config import Config, secrets_of
+    from destination_s3_datalake.migration import translated
+
+    ours, notes = translated(raw)
+    output.hide((*secrets_of(raw), *secrets_of(ours)))
+    for note in notes:
+        output.log(note.level, note.text)
+    return Config.parse(ours)
 
 
 def _check(arguments: argparse.Namespace, output: Output) -> int:

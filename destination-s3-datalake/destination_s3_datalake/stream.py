@@ -40,10 +40,12 @@ from destination_s3_datalake.output import Output
 from destination_s3_datalake.protocol.catalog import Intent, StreamId, StreamPlan, intent_of
 from destination_s3_datalake.protocol.messages import Record, Records, State, bad_line, parse_message
 from destination_s3_datalake.records import names
-from destination_s3_datalake.records.files import FileOptions, WrittenFile, by_place
+from destination_s3_datalake.records.evolution import ColumnPlan, Fits, changes, plan_columns
+from destination_s3_datalake.records.files import FileOptions, WrittenFile
 from destination_s3_datalake.records.ingest import IngestJob, WriteOptions, ingest
+from destination_s3_datalake.records.names import META_COLUMNS
 from destination_s3_datalake.records.partitions import PartitionKey, partition_keys
-from destination_s3_datalake.records.schema import EXTRA, META, ColumnPlan, GlueColumn, plan_columns, without_nesting
+from destination_s3_datalake.records.schema import EXTRA, META, ColumnType, GlueColumn, StoredType, glue_type
 
 FIRST_RATIO = 5.0  # raw JSON to Parquet, until the first file tells
 
@@ -155,8 +157,10 @@ class StreamSync:
         )
         state = found.log.state
         self._decide(state, resume)
-        self._require_format("parquet" if found.is_adopted else state.file_format if state else None, state)
-        self._plan_columns(found.glue.columns if found.glue else (), state)  # what is wrong is said before we open
+        adopted = glue.adoptable_format(found.glue) if found.is_adopted and found.glue else None
+        self._require_format(adopted or (state.file_format if state else None), state)
+        in_glue = found.glue.columns if found.glue else ()
+        self._plan_columns(in_glue, state)  # what is wrong is said before we open
         if found.is_adopted and self._keys:
             raise ConfigError(
                 f"partitioning: the table of stream {self.id} is to be adopted, and adopted tables have no partitions. "
@@ -168,7 +172,7 @@ class StreamSync:
         # Again: opening may have created the table from its log, or waited for a writer that wrote on.
         warning = self._decide(table.state, resume)
         self._require_format(table.state.file_format, table.state)
-        columns = self._plan_columns(table.columns_in_glue(), table.state)
+        columns = self._plan_columns(table.columns_in_glue(), table.state, table)
         opening.create_if_new(
             table,
             columns=columns.glue_columns,
@@ -380,11 +384,14 @@ class StreamSync:
         match self._intent:
             case Intent.APPEND | Intent.APPEND_AT_END:
                 if any(commit.rows for commit in state.pending_commits()):
-                    self._join(table)
+                    self._join(table, state.pending_commits())
+                else:
+                    self._retype(table)
                 self._compact(table)
                 self._folder = table.live_folder
                 self._filter = table.replay_filter(table.state.live_commits())
             case Intent.UPSERT:
+                self._retype(table)
                 self._compact(table)
                 self._folder = table.stage
             case Intent.REPLACE:
@@ -405,25 +412,33 @@ class StreamSync:
                 "this destination: rows of theirs that come again are stored again.",
             )
 
-    def _plan_columns(self, existing: Sequence[GlueColumn], state: TableState | None) -> ColumnPlan:
-        """The columns of this run on top of those that its rows will stand beside."""
+    def _plan_columns(
+        self, in_glue: Sequence[GlueColumn], state: TableState | None, table: Table | None = None
+    ) -> ColumnPlan:
+        """The columns of this run on top of those that its rows will stand beside. An open table is looked into.
+
+        Raises:
+            ConfigError: a type changed, and the rows cannot be rewritten.
+        """
         pending = self._stands_beside(state)
-        if self._intent.replaces:
-            existing = ()
-        there, schema = log.columns_of(pending, existing), self._plan.json_schema
-        if self._format in glue.BY_PLACE:
-            schema = without_nesting(schema)
-            # The log's order, not that of Glue, which others may change.
-            order = by_place([c.Name for c in there], [c.Name for c in state.columns] if state and existing else [])
-            there = tuple(sorted(there, key=lambda column: order.index(column.Name)))
+        own = state.columns if state is not None and state.swap is not None else tuple(in_glue)
+        waiting = [log.columns_in(state, commit) for commit in pending] if state is not None else []
+        live = () if self._intent.replaces or not own else (own,)
         known = log.names_of(pending, state.names if state else {})
+        ours = {column.Name for column in own} | {*META_COLUMNS}
         columns = plan_columns(
-            schema,
-            existing=there,
+            self._plan.json_schema,
+            sources=(*live, *waiting),
             known_names=known,
             stream=str(self._plan.id),
+            options=self._config.types,
+            fits=self._fits(table, [None, *pending] if live else pending) if table is not None else _may_fit,
+            earlier=own,
+            foreign=[column for column in in_glue if column.Name not in ours],
             reserved=[key.name for key in state.partitioning] if state else [],
+            is_flat=self._format in glue.BY_PLACE,
         )
+        self._require_rewritable(columns, state, [*live, *waiting], pending)
         self._keys = self._partition_keys(columns, state, known)
         if self._format in glue.BY_PLACE:
             columns = replace(columns, glue_columns=_all_by_place(columns.glue_columns))
@@ -436,6 +451,58 @@ class StreamSync:
                 stream=str(self.id),
             )
         return columns
+
+    def _fits(self, table: Table, sources: Sequence[Commit | None]) -> Fits:
+        """Looks at stored values: of commits, and of the table for None."""
+
+        def fits(number: int, name: str, old: StoredType, new: ColumnType) -> bool:
+            commit = sources[number]
+            if commit is None:
+                source = rewrite.Source(tuple(table.live_objects()), table.state.columns)
+            else:
+                source = rewrite.sources_of(table, [commit])[0]
+            with self._scratch() as folder, self._output.progress(f"{self.id}: reading the column {name}"):
+                limit = self._config.memory_limit_mb
+                return rewrite.is_exact(table, source, name, old, new, folder=folder, memory_limit_mb=limit)
+
+        return fits
+
+    def _require_rewritable(
+        self,
+        columns: ColumnPlan,
+        state: TableState | None,
+        sources: Sequence[Sequence[GlueColumn]],
+        pending: Sequence[Commit],
+    ) -> None:
+        """Rows whose columns have other types now can be rewritten.
+
+        Raises:
+            ConfigError: they are not Parquet, or too many.
+        """
+        odd = {name: pair for source in sources for name, pair in changes(source, columns.glue_columns).items()}
+        if not odd or state is None:
+            return
+        what = ", ".join(f"{name} ({glue_type(old)} to {glue_type(new)})" for name, (old, new) in odd.items())
+        ways = (
+            "refresh the stream (full refresh | overwrite makes the table anew), give the field its former type in the "
+            "source's schema, or give the table another name (a stream prefix, or another glue_database)."
+        )
+        facts = {"stream": self.id.name, "namespace": self.id.namespace}
+        if self._format != "parquet":
+            raise ConfigError(
+                f"Stream {self.id}: fields have another type than in its table: {what}. Only Parquet files are "
+                f"rewritten, and the format is {self._format}: {ways}",
+                **facts,
+            )
+        size = sum(file.bytes for commit in pending for file in commit.files)
+        size += 0 if self._intent.replaces else state.bytes
+        limit = self._config.merge_limit_mb
+        if size > limit << 20:
+            raise ConfigError(
+                f"Stream {self.id}: fields have another type than in its table: {what}. The table has {size >> 20} MB "
+                f"of Parquet, which would have to be rewritten, and merge_limit_mb is {limit}: raise it, {ways}",
+                **facts,
+            )
 
     def _partition_keys(
         self, columns: ColumnPlan, state: TableState | None, known: Mapping[str, str]
@@ -640,7 +707,8 @@ class StreamSync:
             return self._merge(includes)
         columns = log.columns_of(includes, self._glue_columns())
         names_now = log.names_of(includes, self._plan_of_columns.names)
-        if {commit.folder for commit in includes} <= {self._folder} and not self._intent.is_staged:
+        is_as_typed = not any(changes(source.columns, columns) for source in rewrite.sources_of(table, includes))
+        if is_as_typed and {commit.folder for commit in includes} <= {self._folder} and not self._intent.is_staged:
             table.swap(
                 folder=self._folder,
                 columns=columns,
@@ -650,7 +718,7 @@ class StreamSync:
                 replaces=True,
                 includes=includes,
             )
-        else:  # empty, or tries before were in another sync mode
+        else:  # empty, or tries before were in another sync mode or had other types
             with self._workshop() as workshop:
                 came, written = rewrite.placed(table, includes, columns, workshop)
                 rewrite.publish(
@@ -685,7 +753,7 @@ class StreamSync:
             merged = merging.merge(
                 merging.Inputs(
                     live=tuple(rewrite.fetch(table, live, workshop.new_folder("live"))),
-                    staged=tuple(rewrite.fetch(table, staged, workshop.new_folder("staged"))),
+                    staged=tuple(self._fetch_staged(table, pending, workshop)),
                     tombstones=tombstones,
                     is_whole=is_whole,
                 ),
@@ -696,7 +764,7 @@ class StreamSync:
             rows = None if before is None else before - merged.removed + merged.added
             is_new = is_whole or not live
             mine = self._glue_columns()
-            columns = log.columns_of(pending, mine) if replaces else rewrite.columns_with(table, pending)
+            columns = log.columns_of(pending, mine)
             written = rewrite.publish(
                 table,
                 rewrite.Rewritten(
@@ -721,16 +789,35 @@ class StreamSync:
         )
         return -1 if rows is None else rows
 
-    def _join(self, table: Table) -> None:
-        pending, started = table.state.pending_commits(), self._now()
-        what = f"{self.id}: joining the rows of a refresh that was cancelled"
-        with self._workshop() as workshop, self._output.progress(what):
-            rewrite.join(table, pending, workshop)
+    def _fetch_staged(self, table: Table, pending: Sequence[Commit], workshop: Workshop) -> list[Path]:
+        sources, folder = rewrite.sources_of(table, pending), workshop.new_folder("staged")
+        return rewrite.fetch_as(table, sources, self._plan_of_columns.glue_columns, folder, workshop)
+
+    def _join(self, table: Table, pending: Sequence[Commit]) -> None:
+        self._rewrite(table, pending, "joining the rows of a refresh that was cancelled")
         self._notify(
             "INFO",
             f"joined {sum(commit.rows for commit in pending)} rows of an earlier, unfinished refresh or merge to the "
-            f"table in {self._now() - started:.1f} s.",
+            "table.",
         )
+
+    def _retype(self, table: Table) -> None:
+        """Rewrite the table if fields have another type than its columns."""
+        odd = changes(table.state.columns, self._glue_columns())
+        if not odd:
+            return
+        started, what = self._now(), ", ".join(f"{name} as {glue_type(new)}" for name, (_, new) in odd.items())
+        self._rewrite(table, (), f"rewriting the table with {what}")
+        self._notify(
+            "INFO",
+            f"rewrote the table, whose fields have other types now: {what}; {table.state.rows} rows, "
+            f"{table.state.bytes} bytes, {self._now() - started:.1f} s.",
+        )
+
+    def _rewrite(self, table: Table, pending: Sequence[Commit], what: str) -> None:
+        plan = self._plan_of_columns
+        with self._workshop() as workshop, self._output.progress(f"{self.id}: {what}"):
+            rewrite.join(table, pending, workshop, columns=plan.glue_columns, names=plan.names)
 
     def _compact(self, table: Table) -> None:
         """Join small files if there are many. Only when the log says that there may be."""
@@ -756,9 +843,7 @@ class StreamSync:
 
     @contextmanager
     def _workshop(self) -> Iterator[Workshop]:
-        folder = self._spool.new_path("")
-        folder.mkdir()
-        try:
+        with self._scratch() as folder:
             yield Workshop(
                 folder,
                 memory_limit_mb=self._config.memory_limit_mb,
@@ -767,6 +852,13 @@ class StreamSync:
                 ),
                 target_file_mb=self._config.target_file_mb,
             )
+
+    @contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        folder = self._spool.new_path("")
+        folder.mkdir()
+        try:
+            yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -822,6 +914,11 @@ def _segments(kept: NDArray[np.bool_], *, first: int, upto: int, marks: Sequence
         segments.append(Segment(rows=rows, dropped=position - start - rows, state_hash=digest))
         start = position
     return segments
+
+
+def _may_fit(source: int, name: str, old: StoredType, new: ColumnType) -> bool:
+    """Before the table is open nobody looks into it."""
+    return True
 
 
 def _all_by_place(columns: Sequence[GlueColumn]) -> tuple[GlueColumn, ...]:

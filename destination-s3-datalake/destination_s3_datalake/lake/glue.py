@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -30,6 +30,7 @@ TableInput = dict[str, Any]
 
 LOG_ID, SEQ, STREAM = "airbyte_log_id", "airbyte_seq", "airbyte_stream"
 PARTITIONING = "airbyte_partitioning"
+KIND = "airbyte_type"  # of a column
 COLUMNS, GENERATION, LAST_COMMIT_AT = "airbyte_columns", "airbyte_generation", "airbyte_last_commit_at"
 
 # What GetTable answers and UpdateTable does not take.
@@ -104,7 +105,15 @@ class GlueTable:
     @property
     def columns(self) -> tuple[GlueColumn, ...]:
         found = self.definition.get("StorageDescriptor", {}).get("Columns", ())
-        return tuple(GlueColumn(Name=c["Name"], Type=c.get("Type", ""), Comment=c.get("Comment", "")) for c in found)
+        return tuple(
+            GlueColumn(
+                Name=c["Name"],
+                Type=c.get("Type", ""),
+                Comment=c.get("Comment", ""),
+                Kind=(c.get("Parameters") or {}).get(KIND, ""),
+            )
+            for c in found
+        )
 
     @property
     def serde(self) -> str:
@@ -140,6 +149,13 @@ def format_of(table: GlueTable) -> FormatType | None:
     return next((name for name, storage in STORAGE.items() if storage.serde == table.serde), None)
 
 
+def adoptable_format(table: GlueTable) -> Literal["parquet", "jsonl"] | None:
+    """The format of a table's files if this destination can go on in it."""
+    if "parquet" in table.serde.lower():
+        return "parquet"
+    return "jsonl" if format_of(table) == "jsonl" else None
+
+
 def new_table(
     name: str,
     *,
@@ -158,7 +174,7 @@ def new_table(
         "Parameters": {"EXTERNAL": "TRUE", "typeOfData": "file", **storage.parameters, **parameters},
         "StorageDescriptor": {
             "Location": location,
-            "Columns": [column.model_dump() for column in columns],
+            "Columns": [column_input(column) for column in columns],
             "Compressed": False,
             "NumberOfBuckets": -1,
             "StoredAsSubDirectories": False,
@@ -209,6 +225,14 @@ def _storage(storage: Storage, serde: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def column_input(column: GlueColumn, parameters: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The column as Glue takes it, on top of the parameters that it has there."""
+    said = {KIND: column.Kind} if column.Kind else {}
+    kept = {name: value for name, value in (parameters or {}).items() if name != KIND} | said
+    found: dict[str, Any] = {"Name": column.Name, "Type": column.Type, "Comment": column.Comment}
+    return found | ({"Parameters": kept} if kept or parameters else {})
+
+
 def columns_with_foreign(
     ours: Sequence[GlueColumn], present: Sequence[Mapping[str, Any]], file_format: FormatType
 ) -> list[dict[str, Any]]:
@@ -221,8 +245,9 @@ def columns_with_foreign(
     for column in present:
         mine = wanted.pop(column["Name"], None)
         comment = column.get("Comment") or (mine.Comment if mine else "")
-        kept.append({**column, **({"Type": mine.Type} if mine else {}), **({"Comment": comment} if comment else {})})
-    merged = kept + [column.model_dump() for column in wanted.values()]
+        own = column_input(mine, column.get("Parameters") or {}) if mine else {}
+        kept.append({**column, **own, **({"Comment": comment} if comment else {})})
+    merged = kept + [column_input(column) for column in wanted.values()]
     if file_format in BY_PLACE:
         places = {column.Name: place for place, column in enumerate(ours)}
         merged.sort(key=lambda column: places.get(column["Name"], len(places)))

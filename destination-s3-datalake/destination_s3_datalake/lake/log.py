@@ -148,7 +148,7 @@ class Adopt(EntryBase):
     names: dict[str, str]
     files: tuple[StoredFile, ...]
     rows: int | None = None
-    file_format: Literal["parquet"] = "parquet"
+    file_format: Literal["parquet", "jsonl"] = "parquet"
     partitioning: tuple[PartitionKey, ...] = ()
     partitions: tuple[Values, ...] = ()
     replaces: Literal[False] = False
@@ -379,6 +379,15 @@ def columns_of(commits: Iterable[Commit], first: Iterable[GlueColumn] = ()) -> t
         for column in commit.columns or ():
             found.setdefault(column.Name, column)
     return tuple(found.values())
+
+
+def columns_in(state: TableState, commit: Commit) -> tuple[GlueColumn, ...]:
+    """The columns of the files of one commit: a commit that says none has those of the one before it there."""
+    found = state.columns
+    for earlier in state.commits:
+        if earlier.folder == commit.folder and earlier.epoch == commit.epoch and earlier.seq <= commit.seq:
+            found = earlier.columns or found
+    return found
 
 
 def names_of(commits: Iterable[Commit], first: Mapping[str, str]) -> dict[str, str]:

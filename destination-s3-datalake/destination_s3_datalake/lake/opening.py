@@ -147,7 +147,7 @@ def _require_adoptable(name: TableName, layout: Layout, table: GlueTable) -> Non
     root = f"s3://{layout.bucket}/"
     reasons = {
         "it is partitioned": bool(table.definition.get("PartitionKeys")),
-        "its files are not Parquet": "parquet" not in table.serde.lower(),
+        "its files are neither Parquet nor JSON Lines": glue.adoptable_format(table) is None,
         f"its Location is not a folder of the bucket {layout.bucket}": not table.location.startswith(root)
         or not table.location.removeprefix(root).strip("/"),
         "new folders would lie below its Location (choose another s3_bucket_path)": f"{root}{layout.data}".startswith(

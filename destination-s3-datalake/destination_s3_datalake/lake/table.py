@@ -299,10 +299,11 @@ class Table:
             raise TransientError(f"The table {self.name} vanished from Glue during the sync. Run it again.")
         folder = table.location.removeprefix(f"s3://{self._bucket.name}/").rstrip("/")
         files = tuple(log.StoredFile(key=item.key, bytes=item.size) for item in self._data_objects(folder))
+        file_format = glue.adoptable_format(table) or "parquet"
         entry = self._log.append_or_stop(
             lambda seq, uid, now: log.Adopt(
                 seq=seq, epoch=self.epoch, uid=uid, log_id=self.state.log_id, time=now, folder=folder,
-                columns=table.columns, names={}, files=files,
+                columns=table.columns, names={}, files=files, file_format=file_format,
             )
         )  # fmt: skip
         self.publish(entry)

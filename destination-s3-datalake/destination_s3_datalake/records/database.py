@@ -96,6 +96,8 @@ def duck_type(kind: ColumnType) -> str:
             return "VARCHAR"
         case Date():
             return "DATE"
+        case Timestamp(unit="ms"):
+            return "TIMESTAMP_MS"  # DuckDB has none with a zone
         case Timestamp(zoned):
             return "TIMESTAMPTZ" if zoned else "TIMESTAMP"
         case Struct(fields):

@@ -130,6 +130,8 @@ def arrow_type(kind: ColumnType) -> pa.DataType:
             return pa.string()
         case Date():
             return pa.date32()
+        case Timestamp(unit="ms"):
+            return pa.timestamp("ms")
         case Timestamp(zoned):
             return pa.timestamp("us", tz="UTC" if zoned else None)
         case Struct(fields):

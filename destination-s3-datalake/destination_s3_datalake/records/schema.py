@@ -1,24 +1,28 @@
-"""JSON Schema -> column types, and what a table's columns are after this sync. Pure.
+"""JSON Schema -> column types -> columns of a Glue table, and back. Pure.
 
 Types follow Airbyte's reading of JSON Schema: ``null`` in a type means nothing, a single remaining type is that type,
 several are a union, which is stored as JSON text, as is an object without declared properties. No type is chosen that
 Athena cannot read: times are text, nothing is unsigned, no struct is empty.
+
+What a column of a table holds is more than its Glue type says: whether a ``string`` is text or JSON, whether a
+``timestamp`` has a zone, what the fields of a struct are called in the records. ``GlueColumn.Kind`` says it where it
+matters. What becomes of a column whose type changes is the business of ``evolution.py``.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, assert_never
+from typing import Any, Literal, assert_never
 
 from pydantic import BaseModel, ConfigDict
 
-from destination_s3_datalake.errors import ConfigError
+from destination_s3_datalake.config import TypeOptions
 from destination_s3_datalake.records.names import column_names
 
 MOST_TYPE_CHARACTERS = 131_072  # Glue's limit for a column's type
-MOST_COMMENT_BYTES = 255
 
 
 class GlueColumn(BaseModel):
@@ -28,6 +32,8 @@ class GlueColumn(BaseModel):
     Name: str
     Type: str
     Comment: str = ""
+    Kind: str = ""
+    """The column's type as JSON, where ``Type`` does not say all of it; the parameter ``airbyte_type`` in Glue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +76,10 @@ class Date:
 
 @dataclass(frozen=True, slots=True)
 class Timestamp:
-    """Microseconds of the years 1 to 9999; in UTC if ``zoned``, else the wall clock's."""
+    """Micro- or milliseconds of the years 1 to 9999; in UTC if ``zoned``, else the wall clock's."""
 
     zoned: bool
+    unit: Literal["us", "ms"] = "us"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +96,15 @@ class Array:
     item: ColumnType
 
 
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A type that only others write: a narrow number of an adopted table, a map, binary data."""
+
+    glue: str
+
+
 ColumnType = Boolean | BigInt | Double | Decimal | Text | Json | Date | Timestamp | Struct | Array
+StoredType = ColumnType | Foreign
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,97 +137,40 @@ META = (
 EXTRA = GlueColumn(Name="_airbyte_extra", Type="string")
 
 
-@dataclass(frozen=True, slots=True)
-class ColumnPlan:
-    """The columns of this sync.
-
-    Attributes:
-        columns: what is taken from the records.
-        glue_columns: ours as they will be in Glue: those that were there, in their order, then new ones, then the
-            meta columns; columns that others added are not among them.
-        names: field -> column, every one that the table ever had; the ``airbyte_columns`` parameter.
-    """
-
-    columns: tuple[Column, ...]
-    glue_columns: tuple[GlueColumn, ...]
-    names: dict[str, str]
-
-
-def plan_columns(
-    json_schema: Mapping[str, Any],
-    *,
-    existing: Sequence[GlueColumn],
-    known_names: Mapping[str, str],
-    stream: str,
-    reserved: Iterable[str] = (),
-) -> ColumnPlan:
-    """Columns for a stream's schema on a table that has ``existing`` columns (none for a new or replaced table).
-
-    No column gets a ``reserved`` name.
-
-    Raises:
-        ConfigError: a field's type no longer fits the column that its earlier values are in.
-    """
-    properties = json_schema.get("properties")
-    fields = dict(properties) if isinstance(properties, Mapping) else {}
-    names = column_names(list(fields), known_names, reserved)
-    present = {column.Name: column for column in existing}
-    columns = []
-    for field, schema in fields.items():
-        wanted = column_type(schema)
-        there = present.get(names[field])
-        if there is not None and there.Type != glue_type(wanted):
-            wanted = _as_stored(there, wanted, field=field, stream=stream)
-        columns.append(Column(names[field], field, wanted))
-    ours = {**known_names, **names}
-    new = {c.name: GlueColumn(Name=c.name, Type=glue_type(c.type), Comment=_comment(c)) for c in columns}
-    mine = {*ours.values(), *(column.Name for column in META), EXTRA.Name}
-    kept = [new.pop(c.Name, c) if c.Name in new else c for c in existing if c.Name in mine]
-    names_there = {column.Name for column in kept}
-    glue = (*kept, *new.values(), *(column for column in META if column.Name not in names_there))
-    return ColumnPlan(tuple(columns), glue, ours if existing else names)
-
-
-def without_nesting(json_schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema with every field that would be a struct or an array declared as any value: JSON text."""
-    properties = json_schema.get("properties")
-    fields = properties.items() if isinstance(properties, Mapping) else ()
-    flat = {name: {} if isinstance(column_type(schema), Struct | Array) else schema for name, schema in fields}
-    return {**json_schema, "properties": flat}
-
-
-def column_type(schema: Any) -> ColumnType:
+def column_type(schema: Any, options: TypeOptions) -> ColumnType:
     """The type of one field's JSON Schema."""
     if not isinstance(schema, Mapping):
         return Json()
     reference = schema.get("$ref")
     if isinstance(reference, str):
-        return WELL_KNOWN.get(reference.rpartition("/")[2], Json())
+        known = WELL_KNOWN.get(reference.rpartition("/")[2])
+        return column_type(known, options) if known is not None else Json()
     for union in ("oneOf", "anyOf", "allOf"):
         if isinstance(schema.get(union), list):
-            return _only([column_type(branch) for branch in schema[union] if branch != {"type": "null"}])
+            return _only([column_type(branch, options) for branch in schema[union] if branch != {"type": "null"}])
     types = schema.get("type")
     if isinstance(types, list):
         present = [name for name in types if name != "null"]
-        return _only([column_type({**schema, "type": name}) for name in present])
+        return _only([column_type({**schema, "type": name}, options) for name in present])
     match types:
         case "boolean":
             return Boolean()
         case "integer":
-            return Decimal(38, 0) if schema.get("airbyte_type") == "big_integer" else BigInt()
+            return Decimal(38, 0) if schema.get("airbyte_type") == "big_integer" else INTEGERS[options.integer_overflow]
         case "number":
-            return BigInt() if schema.get("airbyte_type") == "integer" else Double()
+            is_whole = schema.get("airbyte_type") == "integer"
+            return INTEGERS[options.integer_overflow] if is_whole else NUMBERS[options.number]
         case "string":
-            return _string_type(schema)
+            return _string_type(schema, options)
         case "object":
-            return _object_type(schema)
+            return _object_type(schema, options)
         case "array":
-            return _array_type(schema)
+            return _array_type(schema, options)
         case _:
             return Json()
 
 
-def glue_type(kind: ColumnType) -> str:
+def glue_type(kind: StoredType) -> str:
     """The type as Hive and Glue write it."""
     match kind:
         case Boolean():
@@ -233,25 +191,116 @@ def glue_type(kind: ColumnType) -> str:
             return f"struct<{','.join(f'{field.name}:{glue_type(field.type)}' for field in fields)}>"
         case Array(item):
             return f"array<{glue_type(item)}>"
+        case Foreign(glue):
+            return glue
         case other:
             assert_never(other)
 
 
-WELL_KNOWN: dict[str, ColumnType] = {
-    "String": Text(),
-    "BinaryData": Text(),
-    "Boolean": Boolean(),
-    "Integer": BigInt(),
-    "Number": Double(),
-    "Date": Date(),
-    "TimestampWithTimezone": Timestamp(zoned=True),
-    "TimestampWithoutTimezone": Timestamp(zoned=False),
-    "TimeWithTimezone": Text(),
-    "TimeWithoutTimezone": Text(),
+def glue_column(name: str, kind: ColumnType, *, comment: str = "") -> GlueColumn:
+    """The column of a type."""
+    spelled = glue_type(kind)
+    says_all = from_glue(spelled) == kind
+    return GlueColumn(Name=name, Type=spelled, Comment=comment, Kind="" if says_all else json.dumps(_spelled(kind)))
+
+
+def stored_type(column: GlueColumn) -> StoredType:
+    """The type of a column of a table."""
+    if column.Kind:
+        found = _read(json.loads(column.Kind))
+        if glue_type(found) == column.Type:
+            return found
+    return from_glue(column.Type)
+
+
+def from_glue(text: str) -> StoredType:
+    """What a Glue type says by itself: text, times in UTC, fields of the names that they have."""
+    plain = text.strip().lower()
+    if plain in PLAIN:
+        return PLAIN[plain]
+    if found := re.fullmatch(r"decimal\((\d+),\s*(\d+)\)", plain):
+        return Decimal(int(found[1]), int(found[2]))
+    if re.fullmatch(r"(var)?char\(\d+\)", plain):
+        return Text()
+    if plain.startswith("array<") and plain.endswith(">"):
+        item = from_glue(plain[6:-1])
+        return Foreign(plain) if isinstance(item, Foreign) else Array(item)
+    if plain.startswith("struct<") and plain.endswith(">"):
+        parts = [part.partition(":") for part in _split(plain[7:-1])]
+        kinds = [(name, from_glue(kind)) for name, _, kind in parts]
+        fields = tuple(StructField(name, name, kind) for name, kind in kinds if not isinstance(kind, Foreign))
+        return Struct(fields) if len(fields) == len(parts) else Foreign(plain)
+    return Foreign(plain)
+
+
+def _split(text: str) -> list[str]:
+    """Fields of a struct: split at commas that stand in no brackets."""
+    parts, depth, start = [], 0, 0
+    for place, character in enumerate(text):
+        depth += (character in "<(") - (character in ">)")
+        if character == "," and not depth:
+            parts.append(text[start:place])
+            start = place + 1
+    return [*parts, text[start:]]
+
+
+def _spelled(kind: ColumnType) -> Any:
+    match kind:
+        case Json():
+            return "json"
+        case Timestamp(zoned, unit):
+            return f"timestamp_{'with' if zoned else 'without'}_timezone_{unit}"
+        case Struct(fields):
+            return {"struct": [[field.name, field.field, _spelled(field.type)] for field in fields]}
+        case Array(item):
+            return {"array": _spelled(item)}
+        case _:
+            return glue_type(kind)
+
+
+def _read(spelled: Any) -> ColumnType:
+    match spelled:
+        case {"struct": fields}:
+            return Struct(tuple(StructField(name, field, _read(kind)) for name, field, kind in fields))
+        case {"array": item}:
+            return Array(_read(item))
+        case "json":
+            return Json()
+        case str() if found := re.fullmatch(r"timestamp_(with|without)_timezone_(us|ms)", spelled):
+            return Timestamp(zoned=found[1] == "with", unit="ms" if found[2] == "ms" else "us")
+    kind = from_glue(str(spelled))
+    return Json() if isinstance(kind, Foreign) else kind
+
+
+PLAIN: dict[str, ColumnType] = {
+    "boolean": Boolean(),
+    "bigint": BigInt(),
+    "double": Double(),
+    "string": Text(),
+    "date": Date(),
+    "timestamp": Timestamp(zoned=True),
+}
+INTEGERS: dict[str, ColumnType] = {"null": BigInt(), "decimal": Decimal(38, 0), "string": Text()}
+NUMBERS: dict[str, ColumnType] = {"double": Double(), "decimal": Decimal(38, 9)}
+WELL_KNOWN: dict[str, Mapping[str, str]] = {
+    "String": {"type": "string"},
+    "BinaryData": {"type": "string"},
+    "Boolean": {"type": "boolean"},
+    "Integer": {"type": "integer"},
+    "Number": {"type": "number"},
+    "Date": {"type": "string", "format": "date"},
+    "TimestampWithTimezone": {"type": "string", "format": "date-time"},
+    "TimestampWithoutTimezone": {
+        "type": "string",
+        "format": "date-time",
+        "airbyte_type": "timestamp_without_timezone",
+    },
+    "TimeWithTimezone": {"type": "string"},
+    "TimeWithoutTimezone": {"type": "string"},
 }
 
 
-def _string_type(schema: Mapping[str, Any]) -> ColumnType:
+def _string_type(schema: Mapping[str, Any], options: TypeOptions) -> ColumnType:
     kind = schema.get("airbyte_type")
     if kind == "big_integer":
         return Decimal(38, 0)
@@ -261,54 +310,27 @@ def _string_type(schema: Mapping[str, Any]) -> ColumnType:
         case "date":
             return Date()
         case "date-time":
-            return Timestamp(zoned=kind != "timestamp_without_timezone")
+            return Timestamp(zoned=kind != "timestamp_without_timezone", unit=options.timestamp_unit)
         case _:
             return Text()
 
 
-def _object_type(schema: Mapping[str, Any]) -> ColumnType:
+def _object_type(schema: Mapping[str, Any], options: TypeOptions) -> ColumnType:
     properties = schema.get("properties")
-    if not isinstance(properties, Mapping) or not properties:
+    if not isinstance(properties, Mapping) or not properties or options.nested == "json":
         return Json()
     names = column_names(list(properties), {})
-    struct = Struct(tuple(StructField(names[f], f, column_type(s)) for f, s in properties.items()))
+    struct = Struct(tuple(StructField(names[f], f, column_type(s, options)) for f, s in properties.items()))
     return struct if len(glue_type(struct)) <= MOST_TYPE_CHARACTERS else Json()
 
 
-def _array_type(schema: Mapping[str, Any]) -> ColumnType:
+def _array_type(schema: Mapping[str, Any], options: TypeOptions) -> ColumnType:
     items = schema.get("items")
-    if not isinstance(items, Mapping) or not items:
+    if not isinstance(items, Mapping) or not items or options.nested == "json":
         return Json()
-    return Array(column_type(items))
+    return Array(column_type(items, options))
 
 
 def _only(types: Sequence[ColumnType]) -> ColumnType:
     """One type for all branches of a union, or JSON text."""
     return types[0] if types and all(kind == types[0] for kind in types) else Json()
-
-
-def _as_stored(column: GlueColumn, wanted: ColumnType, *, field: str, stream: str) -> ColumnType:
-    """How to go on writing a column of another type without a loss.
-
-    Raises:
-        ConfigError: that is not possible.
-    """
-    if column.Type == "string" and not isinstance(wanted, Struct | Array):
-        return Text()
-    if re.fullmatch(r"decimal\(38,0\)", column.Type) and isinstance(wanted, BigInt):
-        return Decimal(38, 0)
-    raise ConfigError(
-        f"Stream {stream}: the field {field} is now {glue_type(wanted)}, and the column {column.Name} of the table is "
-        f"{column.Type}. Refresh the stream (full refresh | overwrite replaces the table with the new type), give the "
-        "table another name, or correct the field's type in the source's schema.",
-        stream=stream,
-        column=column.Name,
-    )
-
-
-def _comment(column: Column) -> str:
-    """The original name where it differs: printable, on one line, within Glue's limit."""
-    if column.field == column.name:
-        return ""
-    line = "".join(c if c.isprintable() else " " for c in column.field)
-    return line.encode("utf-8", "replace")[:MOST_COMMENT_BYTES].decode("utf-8", "ignore")

@@ -37,7 +37,8 @@ from destination_s3_datalake.records.schema import (
 )
 from destination_s3_datalake.records.values import Undeclared
 
-TIMESTAMP = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?"
+TIMESTAMP = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
+FRACTION = {"us": r"\.[0-9]{1,6}", "ms": r"\.[0-9]{1,3}"}
 ZONE = r"(Z|z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])?"
 ODD_KEY = re.compile(r'["\\\x00-\x1f\ud800-\udfff]')
 ESCAPED = re.compile(r'["\\\x00-\x1f]')
@@ -347,8 +348,9 @@ class _Writer:
                 return f"try_cast({path}::VARCHAR AS DOUBLE)"
             case Decimal(), _:
                 return f"try_cast(trim({path}::VARCHAR, '\"') AS {duck_type(kind)})"
-            case Timestamp(), _:
-                return f"try_cast({path} AS {duck_type(kind)})"
+            case Timestamp(zoned, unit), _:
+                moment = f"try_cast({path} AS {duck_type(Timestamp(zoned))})"
+                return moment if unit == "us" else f"CAST({moment} AS TIMESTAMP)::{duck_type(kind)}"
             case Json(), _:
                 return f"{path}::VARCHAR"
             case _:
@@ -425,11 +427,11 @@ def _leaf_condition(kind: ColumnType, path: str) -> str | None:
             return f"regexp_full_match({path}::VARCHAR, '\"?-?[0-9]{{1,{precision - scale}}}{fraction}\"?')"
         case Date():
             return f"{path} BETWEEN DATE '0001-01-01' AND DATE '9999-12-31'"
-        case Timestamp(zoned):
-            pattern = TIMESTAMP + (ZONE if zoned else "")
+        case Timestamp(zoned, unit):
+            pattern = f"{TIMESTAMP}({FRACTION[unit]})?{ZONE if zoned else ''}"
             plain = f"{path} LIKE '____-__-__T__:__:__{'Z' if zoned else ''}' AND NOT contains({path}, 'T24')"
             matches = f"CASE WHEN {plain} THEN true ELSE regexp_full_match({path}, {literal(pattern)}) END"
-            kind_name = duck_type(kind)
+            kind_name = duck_type(Timestamp(zoned))
             zone = "+00" if zoned else ""
             limits = f"{kind_name} '0001-01-01 00:00:00{zone}' AND {kind_name} '9999-12-31 23:59:59.999999{zone}'"
             return f"({matches} AND try_cast({path} AS {kind_name}) BETWEEN {limits})"

@@ -38,7 +38,7 @@ NULLED, TRUNCATED = "NULLED", "TRUNCATED"
 BAD, TOO_LARGE = "DESTINATION_SERIALIZATION_ERROR", "DESTINATION_FIELD_SIZE_LIMITATION"
 EPOCH = datetime(1970, 1, 1)  # differences to it are taken without zones
 EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
+MICROSECOND, MILLISECOND = timedelta(microseconds=1), timedelta(milliseconds=1)
 EXACT = decimal.Context(prec=6000, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN)
 MOST_EXPONENT = 5000
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -195,8 +195,8 @@ def _converted(row: Row, path: str, kind: ColumnType, value: Any) -> Any:
             return _decimal(row, path, value, precision, scale)
         case Date():
             return _date(value)
-        case Timestamp(zoned):
-            return _timestamp(row, path, value, zoned=zoned)
+        case Timestamp(zoned, unit):
+            return _timestamp(row, path, value, zoned=zoned, digits=3 if unit == "ms" else 6)
         case Struct():
             return _struct(row, path, kind, value)
         case Array(item):
@@ -320,15 +320,15 @@ def _date(value: Any) -> date:
     raise _UnfitError(TOO_LARGE if LONG_YEAR.match(text) else BAD)
 
 
-def _timestamp(row: Row, path: str, value: Any, *, zoned: bool) -> int:
-    """Microseconds since 1970."""
+def _timestamp(row: Row, path: str, value: Any, *, zoned: bool, digits: int) -> int:
+    """Microseconds since 1970, or milliseconds with 3 digits."""
     text = value if isinstance(value, str) and not isinstance(value, Number) else ""
     found = TIMESTAMP.fullmatch(text)
     if found is None or not text.isascii():
         raise _UnfitError(TOO_LARGE if LONG_YEAR.match(text) else BAD)
     *calendar, seconds, fraction, offset = found.groups()
     year, month, day, hour, minute = (int(part) for part in calendar)
-    micros = int((fraction or "").ljust(6, "0")[:6])
+    micros = int((fraction or "")[:digits].ljust(6, "0"))
     try:
         moment = datetime(year, month, day, hour, minute, int(seconds or 0), micros)
         zone = _zone(offset)
@@ -341,9 +341,9 @@ def _timestamp(row: Row, path: str, value: Any, *, zoned: bool) -> int:
         raise _UnfitError(TOO_LARGE) from None
     except ValueError:
         raise _UnfitError(BAD) from None
-    if (fraction or "")[6:].strip("0") or (not zoned and zone is not None):
+    if (fraction or "")[digits:].strip("0") or (not zoned and zone is not None):
         row.changed(path, TRUNCATED, TOO_LARGE, value)
-    return since // MICROSECOND
+    return since // (MICROSECOND if digits == 6 else MILLISECOND)
 
 
 def _zone(offset: str | None) -> timezone | None:

@@ -7,10 +7,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from destination_s3_datalake.config import ParquetFormat, Partition
+from destination_s3_datalake.config import ParquetFormat, Partition, TypeOptions
 from destination_s3_datalake.errors import ConfigError
 from destination_s3_datalake.records import files
 from destination_s3_datalake.records.database import open_database
+from destination_s3_datalake.records.evolution import plan_columns
 from destination_s3_datalake.records.files import FileOptions
 from destination_s3_datalake.records.partitions import (
     NULL,
@@ -21,7 +22,6 @@ from destination_s3_datalake.records.partitions import (
     unescaped,
     values_of,
 )
-from destination_s3_datalake.records.schema import plan_columns
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -66,7 +66,9 @@ def test_a_path_that_s3_does_not_take_is_refused_without_its_value():
     ],
 )
 def test_a_type_has_the_transforms_that_mean_something_for_it(kind: Any, transforms: set[str]):
-    columns = plan_columns({"properties": {"f": kind}}, existing=(), known_names={}, stream="s").columns
+    columns = plan_columns(
+        {"properties": {"f": kind}}, sources=(), known_names={}, stream="s", options=TypeOptions()
+    ).columns
     fits = set()
     for transform in ("identity", "year", "month", "day", "hour", "truncate[3]", "bucket[8]"):
         wanted = [Partition(stream="s", field="f", transform=transform, name="key")]
@@ -79,7 +81,9 @@ def test_a_type_has_the_transforms_that_mean_something_for_it(kind: Any, transfo
 
 
 def test_a_name_can_be_taken_by_one_key_only():
-    columns = plan_columns({"properties": {"f": {"type": "string"}}}, existing=(), known_names={}, stream="s").columns
+    columns = plan_columns(
+        {"properties": {"f": {"type": "string"}}}, sources=(), known_names={}, stream="s", options=TypeOptions()
+    ).columns
     wanted = [Partition(stream="s", field="f", transform=each, name="key") for each in ("identity", "bucket[2]")]
     with pytest.raises(ConfigError, match="taken"):
         partition_keys(wanted, columns, known_names={}, exists=False, stream="s")

@@ -17,17 +17,23 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from destination_s3_datalake.config import ParquetFormat
+from destination_s3_datalake.config import ParquetFormat, TypeOptions
 from destination_s3_datalake.protocol.catalog import StreamId
 from destination_s3_datalake.records import values
+from destination_s3_datalake.records.evolution import plan_columns
 from destination_s3_datalake.records.files import FileOptions
 from destination_s3_datalake.records.ingest import Ingested, IngestJob, WriteOptions, ingest
-from destination_s3_datalake.records.schema import Column, plan_columns
+from destination_s3_datalake.records.schema import Column
 
 STREAM = StreamId(None, "s")
 ROWS = int(os.environ.get("DIFFERENTIAL_ROWS", "6000"))
 Dice = random.Random
 Make = Callable[[Dice], str]
+
+
+def columns_of(schema: Any, **types: Any) -> tuple[Column, ...]:
+    options = TypeOptions(**types)
+    return plan_columns(schema, sources=(), known_names={}, stream="s", options=options).columns
 
 
 def through(tmp_path: Path, lines: Sequence[bytes], columns: tuple[Column, ...]) -> tuple[Ingested, list[Any]]:
@@ -258,8 +264,15 @@ def lines_of(fields: dict[str, Any], dice: Dice, rows: int, **how: Any) -> list[
 
 @pytest.mark.parametrize("how", [{}, {"spaces": True}, {"undeclared": 1.0}, {"shuffles": True}], ids=str)
 def test_lines_of_every_type_are_what_the_exact_path_says(tmp_path: Path, how: dict[str, Any]):
-    columns = plan_columns(schema_of(FIELDS), existing=(), known_names={}, stream="s").columns
+    columns = columns_of(schema_of(FIELDS))
     lines = lines_of(FIELDS, random.Random(repr(how)), ROWS // 4, **how)
+    _, read = through(tmp_path, lines, columns)
+    compare(lines, read, columns)
+
+
+def test_types_by_configuration_are_what_the_exact_path_says(tmp_path: Path):
+    columns = columns_of(schema_of(FIELDS), number="decimal", integer_overflow="decimal", nested="json")
+    lines = lines_of(FIELDS, random.Random(3), ROWS // 4)
     _, read = through(tmp_path, lines, columns)
     compare(lines, read, columns)
 
@@ -268,7 +281,7 @@ def test_lines_of_every_type_are_what_the_exact_path_says(tmp_path: Path, how: d
 def test_a_single_field_with_many_odd_values_is_what_the_exact_path_says(tmp_path: Path, name: str):
     schema, usual, _, null, absent = FIELDS[name]
     fields = {"id": FIELDS["id"], name: field(schema, usual, odd_share=0.3, null=null, absent=absent)}
-    columns = plan_columns(schema_of(fields), existing=(), known_names={}, stream="s").columns
+    columns = columns_of(schema_of(fields))
     lines = lines_of(fields, random.Random(name), ROWS // 6)
     _, read = through(tmp_path, lines, columns)
     compare(lines, read, columns)
@@ -278,7 +291,7 @@ def test_most_ordinary_lines_take_the_fast_path(tmp_path: Path):
     usual = {**FIELDS, "amount": field(NUMBER, cents), "points": field({"type": "array", "items": NUMBER}, some(cents))}
     fields = {name: field(schema, make, odd_share=0.0, absent=absent) for name, (schema, make, _, _, absent)
               in usual.items() if name not in ("body", "any", "place", "places")}  # fmt: skip
-    columns = plan_columns(schema_of(fields), existing=(), known_names={}, stream="s").columns
+    columns = columns_of(schema_of(fields))
     lines = lines_of(fields, random.Random(7), 2000, undeclared=0.0)
     made, read = through(tmp_path, lines, columns)
     compare(lines, read, columns)
@@ -288,7 +301,7 @@ def test_most_ordinary_lines_take_the_fast_path(tmp_path: Path):
 def test_fields_may_have_any_name_that_the_fast_path_uses_itself(tmp_path: Path):
     names = ("n", "raw", "line", "record", "data", "keep", "kept", "changes", "rowid", "is_exact", "emitted_at", "x1")
     fields = {name: field({"type": "integer"}, integer, odd_share=0.05) for name in names}
-    columns = plan_columns(schema_of(fields), existing=(), known_names={}, stream="s").columns
+    columns = columns_of(schema_of(fields))
     lines = lines_of(fields, random.Random(3), 500)
     _, read = through(tmp_path, lines, columns)
     compare(lines, read, columns)

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from destination_s3_datalake.config import ParquetFormat
+from destination_s3_datalake.config import ParquetFormat, TypeOptions
 from destination_s3_datalake.errors import DataError
 from destination_s3_datalake.protocol.catalog import StreamId
+from destination_s3_datalake.records.evolution import plan_columns
 from destination_s3_datalake.records.files import FileOptions
 from destination_s3_datalake.records.ingest import IngestJob, WriteOptions, ingest, keep_all
-from destination_s3_datalake.records.schema import plan_columns
 
 BAD, LARGE = "DESTINATION_SERIALIZATION_ERROR", "DESTINATION_FIELD_SIZE_LIMITATION"
 STR, INT, NUM, BOOL = {"type": "string"}, {"type": ["null", "integer"]}, {"type": "number"}, {"type": "boolean"}
@@ -116,7 +116,7 @@ def write(
     shutil.rmtree(folder / "out.parquet", ignore_errors=True)
     file = folder / "lines.jsonl"
     file.write_text("".join(line + "\n" for line in lines))
-    plan = plan_columns(schema, existing=(), known_names={}, stream="s")
+    plan = plan_columns(schema, sources=(), known_names={}, stream="s", options=TypeOptions())
     files = FileOptions(ParquetFormat(format_type="parquet") if form is None else form, memory_limit_mb=128)
     defaults: dict[str, Any] = {"files": files, "undeclared_fields": "keep", "memory_limit_mb": 128}
     job = IngestJob(
