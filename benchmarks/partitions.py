@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from local_runner.lake import running_lake
@@ -71,7 +70,7 @@ def main() -> None:
         found = house.partitions("s")
         root = house.table("s")["StorageDescriptor"]["Location"]
         moved = sum(each["StorageDescriptor"]["Location"].startswith(root) for each in found)
-        print(f"{len(found)} partitions in Glue, {moved} of them in the live folder; bench folder {Path(root).name}")
+        print(f"{len(found)} partitions in Glue, {moved} of them in the live folder")
 
 
 if __name__ == "__main__":
