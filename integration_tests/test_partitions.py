@@ -340,14 +340,18 @@ WRANGLER = """
 import awswrangler as wr, json, sys
 table = wr.s3.read_parquet_table(database=sys.argv[1], table="s")
 print(table.sort_values("id")[["id", "name"]].to_json(orient="records"))
-wr.catalog.table(database=sys.argv[1], table="s")
 print(json.dumps(sorted(wr.catalog.get_partitions(database=sys.argv[1], table="s").values())))
+lines = wr.s3.read_json(wr.catalog.get_table_location(database=sys.argv[1], table="j"), lines=True)
+print(lines.sort_values("id")[["id", "name"]].to_json(orient="records"))
 """
 
 
-def test_awswrangler_and_duckdb_read_a_partitioned_table(house: House, tmp_path: Any):
+def test_awswrangler_and_duckdb_read_a_partitioned_table_and_a_jsonl_table(house: House, tmp_path: Any):
     names = ["x/y", "ä", "z"]
     ended(house, [*(row(id=n, name=name) for n, name in enumerate(names)), point(1)], plain(), config=by_name(house))
+    lines = [*(row("j", id=n, name=name) for n, name in enumerate(names)), state(1, "j")]
+    as_json = house.config(format={"format_type": "jsonl", "compression": "gzip"})
+    ended(house, lines, {"streams": [stream("j", fields=FIELDS)]}, config=as_json)
     environment = {
         **os.environ, "AWS_ENDPOINT_URL": house.lake.url, "AWS_ACCESS_KEY_ID": KEY_ID,
         "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "us-east-1",
@@ -357,8 +361,8 @@ def test_awswrangler_and_duckdb_read_a_partitioned_table(house: House, tmp_path:
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    rows, partitions = (json.loads(line) for line in done.stdout.splitlines())
-    assert rows == [{"id": n, "name": name} for n, name in enumerate(names)]
+    rows, partitions, from_json = (json.loads(line) for line in done.stdout.splitlines())
+    assert rows == from_json == [{"id": n, "name": name} for n, name in enumerate(names)]
     assert partitions == sorted([name] for name in names)
     root = house.table("s")["StorageDescriptor"]["Location"].removeprefix(f"s3://{house.bucket}/")
     for key in house.keys(root):
