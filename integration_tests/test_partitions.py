@@ -160,6 +160,18 @@ def test_a_field_that_comes_later_does_not_take_the_name_of_a_key(house: House):
     assert all(other in {c["Name"] for c in p["StorageDescriptor"]["Columns"]} for p in house.partitions("s"))
 
 
+def test_a_new_column_reaches_every_partition_also_behind_a_death(house: House):
+    config, rest = by_name(house), [row(id=3, name="y", added="1"), point(2)]
+    ended(house, [row(id=1, name="x"), row(id=2, name="y"), point(1)], plain(), config=config)
+    died = house.write([point(1), *rest], plain("added"), config=config,
+                       on_start=killer(house, "glue:UpdateTable", "", "after"))  # fmt: skip
+    house.lake.faults(at=None)
+    assert died.exit_code == -signal.SIGKILL
+    ended(house, [point(1), *rest], plain("added"), config=config)
+    assert of(house, "id", "added") == [(1, None), (2, None), (3, "1")]
+    assert all("added" in {c["Name"] for c in p["StorageDescriptor"]["Columns"]} for p in house.partitions("s"))
+
+
 def test_an_overwrite_moves_every_partition_and_drops_those_that_are_gone(house: House):
     replace = plain(sync_mode="full_refresh", destination_sync_mode="overwrite")
     for number, ids in enumerate([range(230), range(100, 330)]):

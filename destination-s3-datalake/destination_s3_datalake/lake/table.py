@@ -358,10 +358,8 @@ class Table:
     def extend_columns(self, columns: Sequence[GlueColumn], names: Mapping[str, str]) -> None:
         """Add columns in Glue, before the first file that has them appears."""
         parameters = {glue.COLUMNS: names_parameter(names)}
-        is_changed = False
 
         def change(table: GlueTable | None) -> None:
-            nonlocal is_changed
             if table is None:
                 raise TransientError(f"The table {self.name} vanished from Glue during the sync. Run it again.")
             self._require_ours(table)
@@ -369,11 +367,10 @@ class Table:
             if any(present.get(column.Name) != column.Type for column in columns):
                 file_format = self.state.file_format or "parquet"
                 definition = glue.with_columns(table.definition, columns, parameters, file_format)
-                is_changed = True  # also if the answer is lost
                 self._catalog.update_table(self.name.database, definition, version=table.version)
 
         self._insist(change)
-        if is_changed:
+        if tuple(columns) != self.state.columns:  # also if a writer died between the table and its partitions
             self._synchronise(tuple(columns))
 
     def close(self) -> None:
