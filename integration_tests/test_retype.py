@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import signal
 from typing import Any
 
 from integration_tests.acceptance_cases import INCOMPLETE, OVERWRITE, dedup, generation, point, row, stream
 from integration_tests.harness import FINAL, House, Message, Result, complete, state
+from integration_tests.test_crashes import killer
 
 WAS: dict[str, Any] = {"fields": {"id": "integer", "v": "integer"}}
 IS: dict[str, Any] = {"fields": {"id": "integer", "v": "string"}}
@@ -129,3 +131,29 @@ def test_a_table_that_is_the_same_again_is_not_rewritten(house: House):
     write(house, [row(id=4, v="y"), point(3), complete("s")], stream(**IS))
     assert house.table("s")["StorageDescriptor"]["Location"] == location
     assert seen(house) == [(1, "1"), (2, "x"), (3, "3"), (4, "y")]
+
+
+def test_a_rewrite_that_dies_shows_the_table_of_before_and_the_next_sync_goes_on(house: House):
+    write(house, [row(id=1, v=1), point(0), complete("s")], stream(**WAS))
+    lines = [row(id=2, v="x"), point(1), complete("s")]
+    died = house.write(lines, {"streams": [stream(**IS)]}, on_start=killer(house, "glue:UpdateTable", "", "before"))
+    house.lake.faults(at=None)
+    assert (died.exit_code, died.states) == (-signal.SIGKILL, [])
+    assert (seen(house), house.columns("s")["v"]) == ([(1, 1)], "bigint")
+    assert write(house, lines, stream(**IS)).exit_code == 0
+    assert (seen(house), house.columns("s")["v"]) == ([(1, "1"), (2, "x")], "string")
+
+
+def test_an_overwrite_has_the_types_of_its_schema_and_is_stable_then(house: House):
+    """testOverwriteSchemaEvolution: narrowed too, since no value of before is left."""
+    schemas: list[dict[str, Any]] = [
+        {"fields": {"id": "integer", "v": "string", "gone": "string"}},
+        {"fields": {"id": "integer", "v": "integer", "new": "object"}},
+    ]
+    for number, (fields, value) in enumerate(((schemas[0], "x"), (schemas[1], 42), (schemas[1], 43))):
+        lines = [row(id=1, v=value), state({**FINAL, "run_id": str(number)}, "s")]
+        result = write(house, lines, stream(**fields, **OVERWRITE))
+        assert result.exit_code == 0, result.errors
+        assert seen(house) == [(1, value)]
+    columns = house.columns("s")
+    assert (columns["v"], columns["new"], "gone" in columns) == ("bigint", "string", False)
