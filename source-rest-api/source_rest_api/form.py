@@ -203,8 +203,8 @@ class CounterCursor(_Part, frozen=True, tag_field="incremental_type", tag="count
 
     cursor_field: Name
     start_param: Name
-    inject_into: InjectInto = "query"
     start: Annotated[int, Meta(ge=0)] | None = None
+    inject_into: InjectInto = "query"
     is_ascending: bool = False
 
     # What a datetime cursor may have and a counter has not.
