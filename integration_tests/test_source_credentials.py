@@ -81,8 +81,9 @@ def test_a_rotated_refresh_token_is_written_back_and_used_from_then_on(tmp_path)
         assert [config["credentials"]["refresh_token"] for config in written] == ["refresh-token-1", "refresh-token-2"]
         assert {**written[-1], "credentials": 0} == {**config, "credentials": 0}
         # The platform gives back what was written; the old token is worth nothing.
-        assert records(source.read(written[-1])) == FIVE
-        assert "it was used" in traced(source.read(config))[0]["message"]
+        again = InProcess(tmp_path)
+        assert records(again.read(written[-1])) == FIVE
+        assert "it was used" in traced(again.read(config))[0]["message"]
     others = b"".join(line for line in result.stdout.splitlines() if b'"CONTROL"' not in line)
     assert b"refresh-token" not in others
     assert b"access-token" not in others

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def ids(result: Any, stream: str) -> list[Any]:
 
 def test_every_example_has_a_stand_in():
     named = {path.stem for path in EXAMPLES.glob("*.json")}
-    assert named - TESTED_ELSEWHERE == {"github", "stripe", "slack", "notion", "microsoft-graph"}
+    assert named - TESTED_ELSEWHERE == {"github", "stripe", "slack", "notion", "hubspot", "microsoft-graph"}
 
 
 def test_github(source):
@@ -151,6 +152,40 @@ def test_notion(source):
         assert {request.headers["Notion-Version"] for request in api.requests} == {"2022-06-28"}
     assert ids(result, "databases") == ["d1", "d2", "d3"]
     assert ids(result, "pages") == ["p10", "p11", "p12", "p20", "p21", "p22"]
+
+
+def test_hubspot(source):
+    contacts: list[Any] = [
+        {"id": str(n), "properties": {"lastmodifieddate": f"2024-01-{n:02d}T00:00:00.5Z"}} for n in range(1, 16)
+    ]
+    most = 6  # of the 10,000 that a search serves
+
+    def search(request: Request) -> Any:
+        asked = request.json
+        (found,) = asked["filterGroups"][0]["filters"]
+        since = datetime.fromtimestamp(int(found["value"]) / 1000, UTC).isoformat()[:19]
+        rows = [row for row in contacts if row["properties"]["lastmodifieddate"][:19] >= since]
+        end = asked["after"] + asked["limit"]
+        if end > most:
+            return Response(b'{"message": "a search serves at most 10,000 results"}', 400)
+        return {"total": len(rows), "results": rows[asked["after"] : end], "paging": {"next": {"after": str(end)}}}
+
+    def owners(request: Request) -> Any:
+        if "after" in request.query:
+            return {"results": [{"id": "o2"}]}
+        return {
+            "results": [{"id": "o1"}],
+            "paging": {"next": {"after": "1", "link": f"{api.url}/v/crm/v3/owners?after=1"}},
+        }
+
+    with serving(Api({"/v/crm/v3/objects/contacts/search": search, "/v/crm/v3/owners": owners})) as api:
+        config = example("hubspot", api)
+        config["streams"][0]["pagination"]["max_offset"] = most
+        first = source.read(config)
+        assert ids(first, "contacts") == sorted(str(n) for n in range(1, 16))
+        assert ids(first, "owners") == ["o1", "o2"]
+        contacts.append({"id": "16", "properties": {"lastmodifieddate": "2024-02-01T00:00:00Z"}})
+        assert ids(source.read(config, "contacts", state=kept(first)), "contacts") == ["16"]
 
 
 def test_microsoft_graph(source):

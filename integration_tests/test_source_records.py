@@ -252,6 +252,38 @@ def test_a_counter_starts_where_the_form_says(source):
     assert [row["id"] for row in records(result)] == [4, 5]
 
 
+SEARCH = '{"query": {"filters": [{"field": "at", "op": "GTE"}]}, "size": 2}'
+
+
+@pytest.mark.parametrize(
+    ("where", "start_param"), [("query", "since"), ("header", "X-Since"), ("body", "query.filters.0.value")]
+)
+def test_the_cursor_goes_into_query_headers_or_a_place_of_the_body(source, where, start_param):
+    rows = [{"id": n, "at": f"2024-01-0{n}T00:00:00Z"} for n in (1, 2)]
+    cursor = {"incremental_type": "datetime", "cursor_field": "at", "start_param": start_param, "inject_into": where}
+    with serving(Api({"/items": lambda request: rows})) as api:
+        config = form(api, listing(method="POST", body=SEARCH, incremental=cursor))
+        first = source.read(config)
+        assert records(first) == rows
+        assert api.requests[0].json == json.loads(SEARCH)
+        assert records(source.read(config, state=kept(first))) == []
+        asked = api.requests[-1]
+    sent = {"query": asked.query.get("since"), "header": asked.headers.get("X-Since")}
+    sent["body"] = asked.json["query"]["filters"][0].get("value")
+    assert {place: found for place, found in sent.items() if found} == {where: "2024-01-02T00:00:00Z"}
+
+
+@pytest.mark.parametrize(
+    ("body", "words"), [("[]", "a list without the place 'a'"), ('{"a": 7}', "a single value where 'b' is to be set")]
+)
+def test_a_body_that_has_no_place_for_a_value_is_an_error(source, body, words):
+    pages = {"pagination_type": "offset", "offset_param": "a.b", "inject_into": "body"}
+    with serving(Api({"/items": lambda request: FIVE})) as api:
+        (error,) = traced(source.read(form(api, listing(method="POST", body=body, pagination=pages))))
+        assert api.requests == []
+    assert words in error["message"]
+
+
 def test_streams_inherit_the_cursor_and_may_do_without(source):
     cursor = {"incremental_type": "datetime", "cursor_field": "at", "start_param": "since"}
     none = {"incremental_type": "none"}

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 from urllib.parse import quote
 
 import requests
@@ -26,7 +27,7 @@ from source_rest_api.form import PARENT, Form, Stream
 from source_rest_api.formats import TooLarge, unzipped
 from source_rest_api.limits import Gate
 from source_rest_api.network import prepare
-from source_rest_api.pagination import Request
+from source_rest_api.pagination import Request, placed_request
 from source_rest_api.rows import Window
 from source_rest_api.streams import request_format
 from source_rest_api.times import to_text
@@ -65,10 +66,12 @@ class Exchange:
     def fetch(self, request: Request, window: Window) -> tuple[requests.Response, bytes]:
         """One answer, whole. A connection that breaks while the body comes is tried again."""
         is_own = request.url is None
-        params = {**self._params(window), **request.params} if is_own else {}
+        cursor = self._cursor_values(window)
+        params = {pair.name: _filled(pair.value, window) for pair in self._stream.query_params} if is_own else {}
+        params |= {**(cursor.params if is_own else {}), **request.params}
         headers = {pair.name: as_header(_filled(pair.value, window)) for pair in self._stream.headers}
-        headers |= {name: as_header(value) for name, value in request.headers.items()}
-        body = self._request_body(request, window)
+        headers |= {name: as_header(value) for name, value in {**cursor.headers, **request.headers}.items()}
+        body = self._request_body({**cursor.body, **request.body}, window)
         if body is not None:
             headers.setdefault("Content-Type", "application/json")
         tries = self._form.max_retries + 1
@@ -165,34 +168,28 @@ class Exchange:
         base = self._form.base_url.rstrip("/")
         return f"{base}/{path}" if path else base
 
-    def _request_body(self, request: Request, window: Window) -> str | None:
-        """The form's body with the parent's values, and what paging sets in it."""
+    def _request_body(self, placed: Mapping[str, str | int], window: Window) -> str | None:
+        """The form's body with the parent's values, and what cursor, paging and credentials set in it."""
         if self._stream.method == "GET":
             return None
         text = PARENT.sub(lambda found: _inside_json(window.partition[found[1]]), self._stream.body)
-        placed = {**request.body, **body_of(self._form.credentials)}
+        placed = {**placed, **body_of(self._form.credentials)}
         if not placed:
             return text or None
         document = json.loads(text or "{}")
         for path, value in placed.items():
-            *above, name = path.split(".")
-            place = document
-            for key in above:
-                place = place.setdefault(key, {})
-            place[name] = value
+            _place(document, path.split("."), value)
         return json.dumps(document)
 
-    def _params(self, window: Window) -> dict[str, str]:
-        params = {pair.name: _filled(pair.value, window) for pair in self._stream.query_params}
+    def _cursor_values(self, window: Window) -> Request:
+        """What narrows a request to its window."""
         cursor = self._stream.cursor
         if cursor is None or not self._with_cursor:
-            return params
+            return Request()
         format_ = request_format(cursor)
-        if cursor.start_param and window.lower is not None:
-            params[cursor.start_param] = to_text(window.lower, format_)
-        if cursor.end_param and window.end is not None:
-            params[cursor.end_param] = to_text(window.end, format_)
-        return params
+        bounds = ((cursor.start_param, window.lower), (cursor.end_param, window.end))
+        values = {name: to_text(moment, format_) for name, moment in bounds if name and moment is not None}
+        return placed_request(values, cursor.inject_into)
 
 
 def _arriving(response: requests.Response) -> Iterator[bytes]:
@@ -221,6 +218,20 @@ def _filled(text: str, window: Window, encode: Callable[[str], str] = str) -> st
 def _inside_json(value: str | int) -> str:
     """A parent's value in JSON text; a text's quotes are the form's own."""
     return json.dumps(value)[1:-1] if isinstance(value, str) else str(value)
+
+
+def _place(document: Any, path: Sequence[str], value: str | int) -> None:
+    """Set a value in a JSON document; what is missing on the way is made, numbers are places in lists that exist."""
+    key, *rest = path
+    place: Any = int(key) if isinstance(document, list) and key.isdigit() and int(key) < len(document) else key
+    if isinstance(document, list) and place is key:
+        raise config_error(f"body has a list without the place {key!r}, where a value is to be set.")
+    if not isinstance(document, dict | list):
+        raise config_error(f"body has a single value where {key!r} is to be set.")
+    if not rest:
+        document[place] = value
+    else:
+        _place(document.setdefault(place, {}) if isinstance(document, dict) else document[place], rest, value)
 
 
 def _strip_credentials(response: requests.Response, **_: object) -> None:

@@ -185,6 +185,7 @@ class DatetimeCursor(_Part, frozen=True, tag_field="incremental_type", tag="date
     start: str = ""
     start_param: str = ""
     end_param: str = ""
+    inject_into: InjectInto = "query"
     request_format: str = ""
     step: str = ""
     granularity: str = ""
@@ -203,6 +204,7 @@ class CounterCursor(_Part, frozen=True, tag_field="incremental_type", tag="count
     cursor_field: Name
     start_param: Name
     start: Annotated[int, Meta(ge=0)] | None = None
+    inject_into: InjectInto = "query"
     is_ascending: bool = False
 
     # What a datetime cursor may have and a counter has not.

@@ -125,6 +125,8 @@ def _body_problems(stream: Stream, here: str) -> Iterator[str]:
     if stream.method == "GET":
         if stream.body:
             yield f"{here}: a body needs method POST."
+        if stream.cursor is not None and stream.cursor.inject_into == "body":
+            yield f"{here}: a cursor that goes into the body needs method POST."
     elif stream.body:
         try:
             msgspec.json.decode(PARENT.sub("0", stream.body))

@@ -221,7 +221,7 @@ class CountingPages:
         return self._request()
 
     def _request(self) -> Request:
-        return _placed({self._param: self._at, **_size(self._pagination)}, self._pagination.inject_into)
+        return placed_request({self._param: self._at, **_size(self._pagination)}, self._pagination.inject_into)
 
 
 class TokenPages:
@@ -232,7 +232,7 @@ class TokenPages:
         self._seen: set[bytes] = set()
 
     def first(self) -> Request:
-        return _placed(_size(self._pagination), self._pagination.inject_into)
+        return placed_request(_size(self._pagination), self._pagination.inject_into)
 
     def next(self, answer: Answer) -> Request | None:
         pagination = self._pagination
@@ -245,7 +245,7 @@ class TokenPages:
                 f"gave the same token for {pagination.token_param!r} twice: does it know that parameter? Set pagination"
             )
         self._seen.add(digest)
-        return _placed({pagination.token_param: token, **_size(pagination)}, pagination.inject_into)
+        return placed_request({pagination.token_param: token, **_size(pagination)}, pagination.inject_into)
 
     def _token(self, answer: Answer) -> str:
         pagination = self._pagination
@@ -273,7 +273,7 @@ class LinkedPages:
         self._seen: set[bytes] = set()
 
     def first(self) -> Request:
-        return _placed(_size(self._pagination), self._pagination.inject_into)
+        return placed_request(_size(self._pagination), self._pagination.inject_into)
 
     def next(self, answer: Answer) -> Request | None:
         self._seen.add(_digest(answer.url.encode()))
@@ -306,7 +306,7 @@ class LinkedPages:
 
 def size_request(pagination: Paged) -> Request:
     """A request that asks for a page size and nothing else."""
-    return _placed(_size(pagination), pagination.inject_into)
+    return placed_request(_size(pagination), pagination.inject_into)
 
 
 def _size(pagination: Paged) -> dict[str, str | int]:
@@ -315,7 +315,8 @@ def _size(pagination: Paged) -> dict[str, str | int]:
     return {pagination.size_param: pagination.page_size}
 
 
-def _placed(values: Mapping[str, str | int], where: InjectInto) -> Request:
+def placed_request(values: Mapping[str, str | int], where: InjectInto) -> Request:
+    """A request with values in its query, headers or body."""
     match where:
         case "query":
             return Request(params=_texts(values))

@@ -135,7 +135,7 @@ class PageMaker:
         added = window.partition if self._stream.add_parent_fields else {}
         texts: Sequence[Raw | bytes] = records
         if self._projection.changes or added:
-            texts = [self._projection.record(record, added) for record in records]
+            texts = self._projection.records(records, added)
         tail = b',"emitted_at":%d}}\n' % now_ms
         return self._head + (tail + self._head).join(texts) + tail
 

@@ -113,6 +113,7 @@ def refusal(**changed: Any) -> str:
         ({"streams": [child(name="deep", path="/{{ parent.n }}",
                             parents=[{"stream": "orders", "field": "n", "as": "n"}]),
                       child(parents=[{"stream": "users", "field": "id"}])]}, "its parent 'users' is no stream"),
+        ({"streams": [changes(inject_into="body")]}, "a cursor that goes into the body needs method POST"),
         ({"rate_limit": {"max_wait_seconds": 0}}, "rate_limit.max_wait_seconds"),
     ],
 )  # fmt: skip

@@ -129,7 +129,8 @@ def apart(chosen: list[str]) -> bool:
 
 def projected(record: dict[str, Any], **stream: Any) -> Any:
     made = Projection(Stream(name="s", path="", **stream))
-    return json.loads(made.record(msgspec.Raw(json.dumps(record).encode()), {}))
+    (found,) = made.records([msgspec.Raw(json.dumps(record).encode())], {})
+    return json.loads(found)
 
 
 @given(st.dictionaries(names, records, max_size=3), paths)
