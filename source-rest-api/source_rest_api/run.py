@@ -45,6 +45,7 @@ def _run(arguments: list[str]) -> int:
     _skip_attribute_docs()
     import source_rest_api.entrypoint  # noqa: F401  # the slow part
 
+    gc.freeze()  # the modules stay: no collection need look at them again
     gc.enable()
     return run(arguments, _one_stdout())
 
