@@ -11,6 +11,7 @@ nor ids: the same record gives the same hash in every try, and in every order of
 
 from __future__ import annotations
 
+import heapq
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -141,13 +142,13 @@ def _make_rows(job: IngestJob, database: duckdb.DuckDBPyConnection) -> _Made:
     """Make the table ``rows``: by the shape of most lines, by that of most of the rest, and so on; then one by one."""
     columns = ", ".join([*(_held(column.name) for column in job.columns), EXTRACTED_AT, EXTRA])
     parts: list[str] = []
-    waiting = _Lines(job.lines, job.rows)
+    waiting, long = _without_long_lines(job, database)
     for level in range(MOST_SHAPES):
         found = shape.learn(_sample(waiting.path), job.stream, job.columns, job.options.undeclared_fields)
-        if found is None or not _read(database, found, waiting, f"shaped_{level}", job.longest_line):
+        if found is None or not _read(database, found, waiting, f"shaped_{level}"):
             break
         before, waiting = waiting, _left_over(job, database, waiting, level)
-        if not waiting.rows and not parts:  # the usual case: all lines are of one shape
+        if not waiting.rows and not parts and not long:  # the usual case: all lines are of one shape
             rows = f"SELECT {columns}, NULL::{CHANGES_TYPE} AS {CHANGES} FROM shaped_0"
             database.execute(f"CREATE TEMP VIEW rows AS {rows}")
             return _Made(0, 0)
@@ -155,18 +156,32 @@ def _make_rows(job: IngestJob, database: duckdb.DuckDBPyConnection) -> _Made:
         parts.append(f"SELECT {number} AS {NUMBER}, {columns}, NULL AS {CHANGES} FROM {source} WHERE {IS_EXACT}")
         if waiting.rows <= FEW_LINES or waiting.rows > before.rows // 2:
             break
-    changed = _make_exact(job, database, waiting)
+    changed = _make_exact(job, database, waiting, long)
     parts.append(f"SELECT {NUMBER}, {columns}, {CHANGES} FROM exact")
     together = " UNION ALL ".join(parts)
     database.execute(f"CREATE TEMP TABLE rows AS SELECT {columns}, {CHANGES} FROM ({together}) ORDER BY {NUMBER}")
-    return _Made(changed, waiting.rows)
+    return _Made(changed, waiting.rows + len(long))
 
 
-def _read(
-    database: duckdb.DuckDBPyConnection, found: shape.Shape, lines: _Lines, table: str, longest_line: int
-) -> bool:
+def _without_long_lines(job: IngestJob, database: duckdb.DuckDBPyConnection) -> tuple[_Lines, list[int]]:
+    """The lines that DuckDB reads in buffers of usual size, and the places of the others, which go one by one."""
+    if job.longest_line <= USUAL_LINE_BYTES:
+        return _Lines(job.lines, job.rows), []
+    path, long = job.options.temp_directory / f"{job.target.name}.short", []
+    with path.open("wb") as file:
+        for number, line in enumerate(_lines(job.lines)):
+            if len(line) >= USUAL_LINE_BYTES:
+                long.append(number)
+            else:
+                file.write(line + b"\n")
+    listed = f" WHERE n NOT IN ({', '.join(map(str, long))})" if long else ""
+    database.execute(f"CREATE TEMP TABLE short AS SELECT n AS {NUMBER} FROM range({job.rows}) t(n){listed}")
+    return _Lines(path, job.rows - len(long), "short"), long
+
+
+def _read(database: duckdb.DuckDBPyConnection, found: shape.Shape, lines: _Lines, table: str) -> bool:
     """Read lines as one shape; RAW are those of another. False if DuckDB refuses the file, or cuts it otherwise."""
-    limit, where = max(USUAL_LINE_BYTES, longest_line + 1), literal(lines.path)
+    limit, where = USUAL_LINE_BYTES, literal(lines.path)
     stored = [f"{expression} AS {_held(name)}" for name, expression in found.values.items()]
     taken = ", ".join([*stored, f"{found.extracted_at} AS {EXTRACTED_AT}", f"{found.extra} AS {EXTRA}"])
     try:
@@ -265,16 +280,18 @@ def _sample(path: Path) -> list[bytes]:
     return lines
 
 
-def _make_exact(job: IngestJob, database: duckdb.DuckDBPyConnection, waiting: _Lines) -> int:
-    """Make the table ``exact`` of these lines, value by value; how many of them have changes."""
+def _make_exact(job: IngestJob, database: duckdb.DuckDBPyConnection, waiting: _Lines, long: Sequence[int]) -> int:
+    """Make the table ``exact`` of these lines and the long ones, value by value; how many of them have changes."""
     own = [f"{_held(column.name)} {duck_type(column.type)}" for column in job.columns]
     types = ", ".join([*own, f"{EXTRACTED_AT} TIMESTAMPTZ", f"{EXTRA} VARCHAR", f"{CHANGES} {CHANGES_TYPE}"])
     database.execute(f"CREATE TEMP TABLE exact ({NUMBER} BIGINT, {types})")
-    if not waiting.rows:
+    if not waiting.rows and not long:
         return 0
     from destination_s3_datalake.records import exact
 
-    lines = _numbered(database, waiting)
+    wanted = set(long)
+    others = ((number, line) for number, line in enumerate(_lines(job.lines)) if number in wanted) if long else ()
+    lines = heapq.merge(_numbered(database, waiting), others)  # in order: the first bad line is the one that is said
     for batch in exact.tables(lines, job.stream, job.columns, job.options.undeclared_fields):
         database.register("batch", batch)
         database.execute("INSERT INTO exact SELECT * FROM batch")

@@ -259,12 +259,13 @@ class ProtocolMachine(RuleBasedStateMachine):
         self._end_well()
 
     def _is_over_without_a_state(self) -> bool:
-        """The limit that the README names: a run that closed, and not one of its STATEs was kept.
+        """The limit that the README names: a run of this refresh closed, and not one of its STATEs was kept.
 
         For another sync that has no resume point, its rows are new ones: only a retry of the same sync knows better.
         """
         entries = self._entries()
-        return self.kept == 0 and bool(entries) and entries[-1]["type"] == "close"
+        ours = {found["seq"] for found in entries if found["type"] == "open" and found["generation"] == self.generation}
+        return self.kept == 0 and any(found["type"] == "close" and found["epoch"] in ours for found in entries)
 
     def _end_well(self) -> None:
         assert self._try(None)

@@ -305,3 +305,14 @@ def test_fields_may_have_any_name_that_the_fast_path_uses_itself(tmp_path: Path)
     lines = lines_of(fields, random.Random(3), 500)
     _, read = through(tmp_path, lines, columns)
     compare(lines, read, columns)
+
+
+def test_long_lines_among_short_ones_go_one_by_one_and_keep_their_places(tmp_path: Path):
+    fields = {"id": FIELDS["id"], "name": FIELDS["name"]}
+    columns = columns_of(schema_of(fields))
+    lines = lines_of(fields, random.Random(5), 300, undeclared=0.0)
+    for number in (0, 150, 299):
+        lines[number] = lines[number].replace(b'"data":{', b'"data":{"undeclared":"%s",' % (b"x" * (3 << 20)))
+    made, read = through(tmp_path, lines, columns)
+    compare(lines, read, columns)
+    assert made.exact_rows < 50
