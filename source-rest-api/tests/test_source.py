@@ -48,7 +48,7 @@ def sent_with(requests_mock, credentials):
 def nasty(test):
     for secret in NASTY:
         test = example(secret)(test)
-    return settings(max_examples=5, deadline=None)(given(ascii_text)(test))
+    return settings(max_examples=5)(given(ascii_text)(test))
 
 
 @pytest.fixture(scope="module")

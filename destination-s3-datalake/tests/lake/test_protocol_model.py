@@ -394,6 +394,5 @@ TestProtocol.settings = settings(
     max_examples=int(os.environ.get("MODEL_EXAMPLES", "20")),
     derandomize="MODEL_EXAMPLES" not in os.environ,  # the guard of main is the same for every change
     stateful_step_count=6,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
 )

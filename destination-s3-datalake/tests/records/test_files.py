@@ -90,7 +90,7 @@ def test_csv_holds_every_value_as_hives_serde_reads_it(database: Any, tmp_path: 
     ]  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=st.lists(st.tuples(st.none() | TEXT, st.none() | TEXT), min_size=1, max_size=5))
 def test_every_text_survives_jsonl_and_csv(tmp_path_factory: Any, rows: list[tuple[str | None, str | None]]):
     folder = tmp_path_factory.mktemp("text")

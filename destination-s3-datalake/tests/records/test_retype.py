@@ -120,7 +120,7 @@ def in_sql(kind: ColumnType, value: Any, expression: str) -> Any:
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 @pytest.mark.parametrize("target", [Text(), Json()], ids=["text", "JSON"])
 def test_a_value_as_text_is_what_the_exact_path_writes(target: ColumnType, data: st.DataObject):
@@ -129,7 +129,7 @@ def test_a_value_as_text_is_what_the_exact_path_writes(target: ColumnType, data:
     assert in_sql(kind, stored(kind, text), converted("f", kind, target)) == stored(target, text)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.data())
 def test_a_value_is_the_same_in_the_common_type_if_that_is_said_to_be_exact(data: st.DataObject):
     old, new = data.draw(kinds), data.draw(kinds)
