@@ -6,14 +6,15 @@ A suite that lets a wrong writer pass tests nothing: each of them must fail exac
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from integration_tests.acceptance_cases import CASES, INCOMPLETE, Case, Row, Sync
-from integration_tests.harness import House, Result
+from integration_tests.harness import House, Message, Result, as_lines
+from integration_tests.in_process import write_in_process
 
 Writer = Callable[[House, Sync], Result]
 
@@ -22,16 +23,20 @@ def right(house: House, sync: Sync) -> Result:
     return house.write(sync.lines, {"streams": sync.streams})
 
 
+def here(house: House, lines: Sequence[Message], streams: Sequence[Message], **config: Any) -> Result:
+    """Wrong writers take no process: it is the cases that are tried with them."""
+    return write_in_process(house.config(**config), {"streams": streams}, as_lines(lines))
+
+
 def drops_the_last_row(house: House, sync: Sync) -> Result:
     numbers = [number for number, line in enumerate(sync.lines) if line["type"] == "RECORD"]
     lines = [line for number, line in enumerate(sync.lines) if number not in numbers[-1:]]
-    return house.write(lines, {"streams": sync.streams})
+    return here(house, lines, sync.streams)
 
 
 def publishes_at_eof_always(house: House, sync: Sync) -> Result:
     lines = [line for line in sync.lines if line != INCOMPLETE]
-    config = house.config(publish_without_completion="always")
-    return house.write(lines, {"streams": sync.streams}, config=config)
+    return here(house, lines, sync.streams, publish_without_completion="always")
 
 
 def ignores_generations(house: House, sync: Sync) -> Result:
@@ -39,7 +44,7 @@ def ignores_generations(house: House, sync: Sync) -> Result:
     for entry in streams:
         for name in ("generation_id", "minimum_generation_id", "sync_id"):
             entry.pop(name, None)
-    return house.write(sync.lines, {"streams": streams})
+    return here(house, sync.lines, streams)
 
 
 def fails(house: House, case: Case, writer: Writer) -> str | None:

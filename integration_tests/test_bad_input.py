@@ -123,16 +123,6 @@ def test_a_table_of_somebody_else_is_not_touched(house: House):
     assert house.log_entries() == []
 
 
-def test_a_type_that_no_longer_fits_is_refused_with_the_ways_out(house: House):
-    house.write([record(1), state({"c": 1})])
-    schema = {"type": "object", "properties": {"id": {"type": "boolean"}}}
-    found = error(house.write([record(2), state({"c": 2})], catalog(schema=schema)))
-    assert found["failure_type"] == "config_error"
-    assert "bigint" in found["message"]
-    assert "boolean" in found["message"]
-    assert house.ids() == [1]
-
-
 def test_a_second_writer_waits_for_a_living_one_and_gives_up(house: House):
     """The first writer is alive: its heartbeat is fresh and its run is open."""
     patient = house.config(takeover_after_seconds=2)

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import threading
-from pathlib import Path
 
 import pytest
-from destination_s3_datalake.errors import DatalakeError
-from destination_s3_datalake.output import Output
-from destination_s3_datalake.run import run_write
 
 from integration_tests.harness import House, Result, catalog, record, state
+from integration_tests.in_process import write_in_process
 
 CANARY = "c4n4ry"
 MESSAGES = [
@@ -29,27 +24,7 @@ ENDS = [len(b"".join(LINES[: n + 1])) for n in range(len(LINES))]
 
 
 def in_process(house: House, body: bytes, stream: str) -> Result:
-    """``write`` as the command line does it, over real pipes, without the cost of a process."""
-    read_end, write_end = os.pipe()
-    out_read, out_write = os.pipe()
-    os.write(write_end, body.replace(b'"orders"', f'"{stream}"'.encode()))
-    os.close(write_end)
-    printed: list[bytes] = []
-    reader = threading.Thread(target=lambda: printed.append(Path(f"/dev/fd/{out_read}").read_bytes()))
-    reader.start()
-    output = Output(out_write)
-    exit_code = 0
-    try:
-        run_write(house.config(), catalog(stream), read_end, output)
-    except DatalakeError as error:
-        output.trace(error)
-        exit_code = 1
-    finally:
-        os.close(out_write)
-        reader.join()
-        os.close(read_end)
-        os.close(out_read)
-    return Result(exit_code, printed[0], b"")
+    return write_in_process(house.config(), catalog(stream), body.replace(b'"orders"', f'"{stream}"'.encode()))
 
 
 def require(result: Result, house: House, cut: int, table: str) -> None:
