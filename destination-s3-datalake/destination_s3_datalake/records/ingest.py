@@ -212,7 +212,7 @@ def _left_over(job: IngestJob, database: duckdb.DuckDBPyConnection, lines: _Line
             text = line.decode()
             database.execute(f"UPDATE {table} SET {IS_EXACT} = false, {RAW} = ? WHERE rowid = {number}", [text])
     source, number_of = _with_numbers(table, lines)
-    waiting = f"SELECT {number_of} AS {NUMBER}, {RAW} FROM {source} WHERE NOT {IS_EXACT} ORDER BY {NUMBER}"
+    waiting = f"SELECT {number_of} AS {NUMBER}, {table}.{RAW} FROM {source} WHERE NOT {IS_EXACT} ORDER BY {NUMBER}"
     database.execute(f"CREATE TEMP TABLE {rest} AS {waiting}")
     rows: int = database.execute(f"SELECT count(*) FROM {rest}").fetchall()[0][0]
     path = job.options.temp_directory / f"{job.target.name}.{rest}"

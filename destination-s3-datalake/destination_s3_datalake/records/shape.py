@@ -14,6 +14,7 @@ that a double holds. Pure: makes SQL for DuckDB, runs nothing. Each rule was fou
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, assert_never
@@ -43,6 +44,8 @@ ZONE = r"(Z|z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])?"
 ODD_KEY = re.compile(r'["\\\x00-\x1f\ud800-\udfff]')
 ESCAPED = re.compile(r'["\\\x00-\x1f]')
 MOST_UNDECLARED = 200  # fields without a column: more of them are the keys of a map, and no shape
+
+USUAL = 5  # an order of keys that one in five objects has
 
 Nulls = Literal["never", "null", "absent"]
 
@@ -187,8 +190,10 @@ def _object(fields: Mapping[str, ColumnType], objects: Sequence[Any], undeclared
 
 
 def _order(objects: Sequence[values.Object]) -> list[str]:
-    """All keys, each behind the one that it stands behind in some object."""
-    order: list[str] = list(max(objects, key=len, default=()))
+    """All keys, in the order that many objects have; others behind the one that they stand behind in some object."""
+    counted = Counter(tuple(item) for item in objects).most_common(1)
+    is_usual = bool(counted) and USUAL * counted[0][1] >= len(objects)
+    order = list(counted[0][0] if is_usual else max(objects, key=len, default=()))
     known = set(order)
     for item in objects:
         if item.keys() <= known:

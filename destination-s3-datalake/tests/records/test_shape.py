@@ -316,3 +316,17 @@ def test_long_lines_among_short_ones_go_one_by_one_and_keep_their_places(tmp_pat
     made, read = through(tmp_path, lines, columns)
     compare(lines, read, columns)
     assert made.exact_rows < 50
+
+
+def test_lines_of_several_shapes_are_read_by_each_of_them_and_keep_their_places(tmp_path: Path):
+    dice = random.Random(11)
+    shapes = [{name: FIELDS[name] for name in names} for names in (("id", "name"), ("name", "id"), ("day", "id"))]
+    columns = columns_of(schema_of({**shapes[0], **shapes[2]}))
+    kinds = dice.choices((0, 1, 2), weights=(60, 30, 10), k=9000)
+    lines = [
+        line(number, shapes[kind], dice, shuffles=False, spaces=False, undeclared=0.0)
+        for number, kind in enumerate(kinds)
+    ]
+    made, read = through(tmp_path, lines, columns)
+    compare(lines, read, columns)
+    assert made.exact_rows < 1000
