@@ -25,6 +25,7 @@ from typing import Any
 
 from local_runner.lake import running_lake
 
+from benchmarks.source_peers import python_with
 from integration_tests.harness import BIN, House, catalog
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
@@ -239,21 +240,15 @@ def peers(given: Input, house: House, folder: Path) -> Iterator[tuple[str, Calla
     yield "CDK", lambda: cost([*python, CDK, *arguments], given.lines), True
     if given.name != "hostile":
         yield "pandas", lambda: cost([*python, PANDAS, str(given.lines), str(folder / "pandas.parquet")]), True
-        yield "dlt", lambda: cost([str(dlt_python()), "-c", DLT_SCRIPT, str(given.lines), _new(folder)]), True
+        yield (
+            "dlt",
+            lambda: cost([str(python_with("bench-dlt-files", *DLT)), "-c", DLT_SCRIPT, str(given.lines), _new(folder)]),
+            True,
+        )
 
 
 def _new(folder: Path) -> str:
     return tempfile.mkdtemp(dir=folder)
-
-
-def dlt_python() -> Path:
-    """Of a virtual environment that holds dlt, which is made at the first use."""
-    folder = Path(__file__).parents[1] / ".make" / "bench-dlt-files"
-    if not (folder / "ready").exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        subprocess.run([str(folder / "bin" / "pip"), "install", "--quiet", *DLT], check=True)
-        (folder / "ready").touch()
-    return folder / "bin" / "python"
 
 
 def measure(given: Input, house: House, folder: Path, runs: int) -> bool:

@@ -155,19 +155,30 @@ def stock_manifest(task: Task) -> dict[str, Any]:
 
 def dlt(task: Task, *, files: str = "gzip") -> list[str]:
     pipelines = task.folder / "dlt"
-    return [str(_dlt_python()), "-c", DLT_SCRIPT, task.url, str(pipelines), task.kind, files, *task.dropped]
+    return [
+        str(python_with("bench-dlt", DLT)),
+        "-c",
+        DLT_SCRIPT,
+        task.url,
+        str(pipelines),
+        task.kind,
+        files,
+        *task.dropped,
+    ]
 
 
 def dlt_without_gzip(task: Task) -> list[str]:
     return dlt(task, files="plain")
 
 
-def _dlt_python() -> Path:
-    """Of a virtual environment that holds dlt, which is made at the first use."""
-    folder = Path(__file__).parents[1] / ".make" / "bench-dlt"
+def python_with(name: str, *packages: str) -> Path:
+    """Python of a virtual environment that holds a peer's packages, which is made at the first use."""
+    folder = Path(__file__).parents[1] / ".make" / name
     python = folder / "bin" / "python"
     if not (folder / "ready").exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", DLT], check=True)
+        subprocess.run(
+            [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages], check=True
+        )
         (folder / "ready").touch()
     return python

@@ -60,14 +60,14 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """An array; ``item`` is None where the sample had only empty ones."""
+    """An array with declared items."""
 
     item: Node
 
 
 @dataclass(frozen=True, slots=True)
 class Object:
-    """An object with these members, in their order; ``fields`` is its declared type."""
+    """An object with these members, in their order."""
 
     members: tuple[Member, ...]
 
