@@ -1,4 +1,5 @@
-"""The command line: ``spec`` from a file, everything else through the CDK's entrypoint, with pages written as they are.
+"""The command line: ``spec`` from a file, ``read`` and its like by the CDK's entrypoint, with pages written as they
+are; the commands for people are in ``commands``.
 
 Every line leaves whole, through one buffer. When nobody reads any more, the process ends at once. Errors are TRACE
 messages, one per stream; a stack trace in them holds files and lines only.
@@ -12,8 +13,12 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
+
+from source_rest_api import commands
 
 if TYPE_CHECKING:
     from source_rest_api.entrypoint import PageEntrypoint
@@ -30,7 +35,7 @@ def main() -> None:
         sys.stdout.write(json.dumps({"type": "SPEC", "spec": json.loads(SPEC.read_text("utf-8"))}) + "\n")
         return
     try:
-        code = _run(arguments)
+        code = commands.main(arguments, sys.stdout) if commands.is_ours(arguments) else _run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
         code = 1
@@ -41,13 +46,19 @@ def main() -> None:
 
 
 def _run(arguments: list[str]) -> int:
+    with quick_imports():
+        import source_rest_api.entrypoint  # noqa: F401  # the slow part
+    return run(arguments, _one_stdout())
+
+
+@contextmanager
+def quick_imports() -> Iterator[None]:
+    """For the block that imports the CDK first."""
     gc.disable()  # while modules are loaded there is nothing to collect
     _skip_attribute_docs()
-    import source_rest_api.entrypoint  # noqa: F401  # the slow part
-
+    yield
     gc.freeze()  # the modules stay: no collection need look at them again
     gc.enable()
-    return run(arguments, _one_stdout())
 
 
 def run(arguments: list[str], out: BinaryIO) -> int:
