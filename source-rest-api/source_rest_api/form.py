@@ -336,15 +336,20 @@ class Form(_Part, frozen=True):
 
         own = {name: value for name, value in config.items() if not name.startswith("__")}
         try:
-            form = msgspec.convert(own, cls)
+            form = cls.converted(own)
         except msgspec.ValidationError as cause:
             raise config_error(
                 f"Configuration: {str(cause).replace('$.', '').replace('at `$`', 'at the top')}."
             ) from None
-        form = msgspec.structs.replace(form, streams=[_with_defaults(stream, form) for stream in form.streams])
         for problem in problems(form):
             raise config_error(problem)
         return form
+
+    @classmethod
+    def converted(cls, own: Mapping[str, Any]) -> Form:
+        """The form with what streams inherit, its rules not looked at. Raises msgspec.ValidationError."""
+        form = msgspec.convert(own, cls)
+        return msgspec.structs.replace(form, streams=[_with_defaults(stream, form) for stream in form.streams])
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Form:

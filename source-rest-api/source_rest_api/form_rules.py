@@ -194,6 +194,7 @@ def _parent_problems(stream: Stream, form: Form) -> Iterator[str]:
     circle = _circle(stream, form)
     if circle:
         yield f"{here}: its parents form a circle ({' -> '.join(circle)})."
+        return
     known = form.parent_names(stream)
     for name in sorted({name for name in known if known.count(name) > 1}):
         yield f"{here}: two values of its parents have the name {name!r}: give each entry its own with `as`."

@@ -38,7 +38,11 @@ class CommandModule(Protocol):
         """Do it; the exit code. Raises AirbyteTracedException with what to change."""
 
 
-COMMANDS: Mapping[str, Command] = {}
+COMMANDS: Mapping[str, Command] = {
+    "validate": Command(
+        "check a configuration file line by line, and say what each stream will request", f"{__name__}.validate"
+    ),
+}
 
 AIRBYTE: Mapping[str, str] = {
     "spec": "print the specification of the configuration (Airbyte's protocol, as the next three)",
