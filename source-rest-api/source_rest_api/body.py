@@ -63,6 +63,7 @@ class RecordFinder:
     """
 
     def __init__(self, path: Sequence[str] | None):
+        self._given = path
         stars = [index for index, key in enumerate(path or ()) if key == ANY_KEY]
         self._rest = tuple(path[stars[0] :]) if path is not None and stars else ()
         self.path = None if path is None else tuple(path[: stars[0]] if stars else path)
@@ -74,6 +75,12 @@ class RecordFinder:
         if not record_path:
             return cls(None)
         return cls(() if record_path == "." else record_path.split("."))
+
+    @property
+    def text(self) -> str:
+        """The path as the form would have it; of one that is looked for, once it is found."""
+        path = self.path if self._given is None else self._given
+        return ".".join(path) or "." if path is not None else ""
 
     def find(self, body: bytes, *, is_first: bool) -> list[Raw]:
         """The records of one page, each as JSON text.

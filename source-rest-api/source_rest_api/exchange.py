@@ -31,6 +31,7 @@ from source_rest_api.pagination import Request, placed_request
 from source_rest_api.rows import Window
 from source_rest_api.streams import request_format
 from source_rest_api.times import to_text
+from source_rest_api.watching import Watcher, show_answers
 
 CHUNK = 1 << 20
 SLOWEST = 1024  # bytes in a second, once timeout_seconds are over
@@ -48,19 +49,31 @@ class Exchange:
         requester: the CDK's.
         gate: what the API said of its limit, for all streams.
         with_cursor: whether the stream's cursor narrows the requests.
+        watcher: who looks on, if anybody.
     """
 
-    def __init__(self, form: Form, stream: Stream, requester: HttpRequester, gate: Gate, *, with_cursor: bool):
+    def __init__(
+        self,
+        form: Form,
+        stream: Stream,
+        requester: HttpRequester,
+        gate: Gate,
+        *,
+        with_cursor: bool,
+        watcher: Watcher | None = None,
+    ):
         self._form = form
         self._stream = stream
         self._requester = requester
         self._gate = gate
         self._with_cursor = with_cursor
+        self._watcher = watcher
         self._log = logging.getLogger(f"airbyte.{stream.name}")
         requester.stream_response = True  # bodies are read here
         # The session is the client's own matter, but it has no public place for a hook or an adapter.
         session = requester._http_client._session
         session.hooks["response"].append(_strip_credentials)
+        show_answers(session, watcher, stream.name)
         prepare(session, form)
 
     def fetch(self, request: Request, window: Window) -> tuple[requests.Response, bytes]:
@@ -93,6 +106,8 @@ class Exchange:
     def _send(
         self, url: str, headers: Mapping[str, str], params: Mapping[str, str], body: str | None
     ) -> requests.Response:
+        if self._watcher is not None:
+            self._watcher.asking(self._stream.name)
         self._gate.wait(self._stream.name)
         try:
             response = self._requester.send_request(

@@ -43,6 +43,7 @@ from source_rest_api.projection import RowError
 from source_rest_api.rows import MOST_RECORDS, PageMaker, Window
 from source_rest_api.streams import request_resolution
 from source_rest_api.times import MICROSECOND, from_state, parse_duration, to_state
+from source_rest_api.watching import watcher_of
 
 BOUNDARIES = "__boundaries"  # in the config of this process: what the input STATE knows, by stream
 COUNTS, DETECTED = "counts", "detected"  # in what the components share
@@ -79,7 +80,10 @@ class PageRetriever(Retriever):
         self._log = logging.getLogger(f"airbyte.{self.name}")
         shared: dict[str, Any] = self.config.get(SHARED, {})
         gate = Gate.shared(self.config, form.rate_limit)
-        self._exchange = Exchange(form, self._stream, self.requester, gate, with_cursor=self.parent_fields is None)
+        self._watcher = watcher_of(self.config)
+        self._exchange = Exchange(
+            form, self._stream, self.requester, gate, with_cursor=self.parent_fields is None, watcher=self._watcher
+        )
         self._counts: dict[str, int] = shared.setdefault(COUNTS, {})
         self._detected: dict[str, str] = shared.setdefault(DETECTED, {})
         errors = self._stream.errors
@@ -277,6 +281,8 @@ class PageRetriever(Retriever):
                 raise self._exchange.wrong(f"pagination: {self._exchange.shown(response.url)} {problem}") from None
             if is_first:
                 self._note_detection(pager)
+            if self._watcher is not None:
+                self._watcher.took(self.name, body, len(records), finder.text, _detected(pager))
             yield records
             if ceiling is not None:
                 raise ceiling
@@ -318,7 +324,7 @@ class PageRetriever(Retriever):
             )
 
     def _note_detection(self, pager: Pager) -> None:
-        found = pager.detected if isinstance(pager, StoppingPages) else ""
+        found = _detected(pager)
         if found and self._detected.get(self.name) != found:
             self._detected[self.name] = found
             self._log.info(f"Pagination of stream {self.name!r}: {found} (detected)")
@@ -353,3 +359,8 @@ class PageRetriever(Retriever):
             end=end,
             known=brought,
         )
+
+
+def _detected(pager: Pager) -> str:
+    """How the API was seen to page; empty where the form says it."""
+    return pager.detected if isinstance(pager, StoppingPages) else ""

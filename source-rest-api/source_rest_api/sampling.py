@@ -48,9 +48,10 @@ class Sampler:
 
     def records(self, stream: AbstractStream, most: int) -> Sequence[Mapping[str, Any]]:
         """At most ``most`` records of at most five partitions. Raises what reading raises."""
-        return list(islice(self._records(stream), most))
+        return list(islice(self.iterate(stream), most))
 
-    def _records(self, stream: AbstractStream) -> Iterator[Mapping[str, Any]]:
+    def iterate(self, stream: AbstractStream) -> Iterator[Mapping[str, Any]]:
+        """The same, one by one."""
         assert isinstance(stream, DefaultStream)  # what the CDK makes of a DeclarativeStream
         for partition in islice(stream.generate_partitions(), MOST_PARTITIONS):
             for item in partition.read():

@@ -59,7 +59,7 @@ class Seen:
             case float():
                 self.scalars.add("number")
             case str():
-                self.scalars.add(_string_kind(value))
+                self.scalars.add(string_kind(value))
             case Mapping():
                 self._add_object(value, depth)
             case list() | tuple():
@@ -161,7 +161,7 @@ def _object_schema(fields: Mapping[str, Seen]) -> Schema:
     return schema
 
 
-def _string_kind(text: str) -> str:
+def string_kind(text: str) -> str:
     """One of date, zoned, local, text."""
     if _DATE.fullmatch(text):
         return "date" if _is_real(date.fromisoformat, text) else "text"

@@ -7,7 +7,9 @@ pages; and in ``read`` what the destination relies on (see ``reading.py``).
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,10 +38,11 @@ from source_rest_api.form import SHARED, Form, Stream
 from source_rest_api.page import BUDGET, Page, page_of
 from source_rest_api.reading import FULL_REFRESH_COMPLETE, Pace, Reading, as_records, state_message
 from source_rest_api.retriever import BOUNDARIES, COUNTS, DETECTED
-from source_rest_api.sampling import CHECK_SECONDS, Sample, first_page, sample_all, schema_of, within
+from source_rest_api.sampling import CHECK_SECONDS, Sample, Sampler, first_page, sample_all, schema_of, within
 from source_rest_api.states import check_states, migrated, stream_state
 from source_rest_api.streams import api_budget, stream_components
-from source_rest_api.tokens import hide
+from source_rest_api.tokens import KEEPER, hide
+from source_rest_api.watching import WATCHER, Enough, Watcher
 
 # Absolute: a relative name would be looked up in the current directory first.
 MANIFEST = Path(__file__).with_name("manifest.yaml")
@@ -179,6 +182,27 @@ class SourceRestApi(YamlDeclarativeSource):
             raise
         finally:
             BUDGET.close()
+
+    def sampled(
+        self, config: Mapping[str, Any], name: str, watcher: Watcher, keeper: Callable[[Mapping[str, Any]], None]
+    ) -> Iterator[Mapping[str, Any]]:
+        """Records of one stream, read as in a sync, for somebody who looks on and may end it by ``Enough``.
+
+        Args:
+            config: the form.
+            name: of the stream; it exists.
+            watcher: sees the requests.
+            keeper: keeps a configuration whose refresh token was rotated.
+
+        Raises:
+            AirbyteTracedException: as ``read`` does.
+        """
+        self._take(config)
+        self._max_retries = CHECK_RETRIES
+        self._config[SHARED].update({WATCHER: watcher, KEEPER: keeper})
+        (stream,) = [stream for stream in self.streams(self._config) if stream.name == name]
+        with suppress(Enough):
+            yield from Sampler(math.inf).iterate(stream)
 
     def _take(self, config: Mapping[str, Any]) -> None:
         self.configure(config, temp_dir="")

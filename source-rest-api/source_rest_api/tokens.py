@@ -24,10 +24,12 @@ from airbyte_cdk.utils.airbyte_secrets_utils import add_to_secrets
 from source_rest_api.api_errors import api_text
 from source_rest_api.body import value_in
 from source_rest_api.errors import config_error, plain_url, transient_error
-from source_rest_api.form import Form, Jwt, OAuth, OAuthClientCredentials, OAuthRefreshToken, SessionToken
+from source_rest_api.form import SHARED, Form, Jwt, OAuth, OAuthClientCredentials, OAuthRefreshToken, SessionToken
 from source_rest_api.masking import forms_of
 from source_rest_api.network import session_of
+from source_rest_api.watching import CREDENTIALS, show_answers, watcher_of
 
+KEEPER = "keeper"  # in what the components share: who keeps a rotated configuration, if it is not the platform
 EARLY_SECONDS = 60.0  # a token is renewed this long before it expires
 DEFAULT_LIFETIME_SECONDS = 3600.0
 TRIES = 3
@@ -89,11 +91,11 @@ def store_of(credentials: TokenCredentials, form: Form, config: Mapping[str, Any
     """
     match credentials:
         case OAuthClientCredentials():
-            return TokenStore(_OAuth(credentials, form).by_client)
+            return TokenStore(_OAuth(credentials, form, config).by_client)
         case OAuthRefreshToken():
             return TokenStore(_OAuth(credentials, form, config).by_refresh_token)
         case SessionToken():
-            return TokenStore(_Login(credentials, form).token)
+            return TokenStore(_Login(credentials, form, config).token)
         case Jwt():
             return TokenStore(lambda: signed(credentials, int(time.time())))
         case other:
@@ -128,10 +130,11 @@ def signed(credentials: Jwt, now: int) -> Token:
 class _OAuth:
     """A token endpoint (RFC 6749): client credentials (4.4), or a refresh token (6)."""
 
-    def __init__(self, credentials: OAuth, form: Form, config: Mapping[str, Any] | None = None):
+    def __init__(self, credentials: OAuth, form: Form, config: Mapping[str, Any]):
         self._credentials = credentials
-        self._config = config or {}
+        self._config = config
         self._session = session_of(form)
+        show_answers(self._session, watcher_of(config), CREDENTIALS)
         self._refresh_token = credentials.refresh_token if isinstance(credentials, OAuthRefreshToken) else ""
 
     def by_client(self) -> Token:
@@ -146,7 +149,7 @@ class _OAuth:
             self._refresh_token = rotated
             own = {name: value for name, value in self._config.items() if not name.startswith("__")}
             own["credentials"] = {**own.get("credentials", {}), "refresh_token": rotated}
-            emit_configuration_as_airbyte_control_message(own)
+            self._config.get(SHARED, {}).get(KEEPER, emit_configuration_as_airbyte_control_message)(own)
         return token
 
     def _ask(self, grant: Mapping[str, str]) -> Any:
@@ -174,9 +177,10 @@ class _OAuth:
 class _Login:
     """A login that answers with a token."""
 
-    def __init__(self, credentials: SessionToken, form: Form):
+    def __init__(self, credentials: SessionToken, form: Form, config: Mapping[str, Any]):
         self._credentials = credentials
         self._session = session_of(form)
+        show_answers(self._session, watcher_of(config), CREDENTIALS)
 
     def token(self) -> Token:
         credentials = self._credentials

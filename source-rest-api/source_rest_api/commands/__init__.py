@@ -39,6 +39,10 @@ class CommandModule(Protocol):
 
 
 COMMANDS: Mapping[str, Command] = {
+    "preview": Command(
+        "show the first pages of one stream, the requests they took, its schema and what could be key and cursor",
+        f"{__name__}.preview",
+    ),
     "validate": Command(
         "check a configuration file line by line, and say what each stream will request", f"{__name__}.validate"
     ),

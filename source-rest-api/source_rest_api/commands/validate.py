@@ -1,4 +1,4 @@
-"""``validate``: every problem of a configuration file by line and column, or what its streams will ask for. No network."""
+"""``validate``: every problem of a configuration by line and column, or what its streams will ask for. No network."""
 
 from __future__ import annotations
 

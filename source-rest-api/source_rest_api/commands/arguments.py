@@ -1,0 +1,96 @@
+"""What several commands take from the command line: files, and credentials that never stand on it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from source_rest_api.config_file import read_document
+from source_rest_api.errors import config_error
+
+Credentials = dict[str, Any]
+
+
+def add_credentials(parser: argparse.ArgumentParser) -> None:
+    """Arguments that say where the credentials are."""
+    group = parser.add_argument_group("credentials, which never stand on the command line")
+    one = group.add_mutually_exclusive_group()
+    one.add_argument("--bearer-env", metavar="VARIABLE", help="environment variable with a token for Authorization")
+    one.add_argument("--api-key-env", metavar="VARIABLE", help="environment variable with an API key")
+    one.add_argument(
+        "--credentials", metavar="FILE", help="JSON or YAML file with what `credentials` of the form holds"
+    )
+    group.add_argument(
+        "--api-key-name", metavar="NAME", default="X-Api-Key", help="header or parameter of the API key (%(default)s)"
+    )
+    group.add_argument(
+        "--api-key-in", choices=["header", "query"], default="header", help="where the API key goes (%(default)s)"
+    )
+
+
+def credentials_from(arguments: argparse.Namespace) -> tuple[Credentials, Credentials]:
+    """The credentials, and the same with words in place of secrets, for a file that may be shown. Empty without any.
+
+    Raises:
+        AirbyteTracedException: a variable is not set, or a file cannot be read.
+    """
+    if arguments.bearer_env:
+        kind: Credentials = {"auth_type": "bearer"}
+        return {**kind, "token": _variable(arguments.bearer_env)}, {**kind, "token": f"<{arguments.bearer_env}>"}
+    if arguments.api_key_env:
+        kind = {"auth_type": "api_key", "name": arguments.api_key_name, "inject_into": arguments.api_key_in}
+        return {**kind, "api_key": _variable(arguments.api_key_env)}, {**kind, "api_key": f"<{arguments.api_key_env}>"}
+    if arguments.credentials:
+        found: Credentials = dict(read_document(arguments.credentials).value)
+        found = found.get("credentials", found)
+        words = {name: value if name in _PUBLIC else f"<{name}>" for name, value in found.items()}
+        return found, words
+    return {}, {}
+
+
+def file_keeper(path: str) -> Callable[[Mapping[str, Any]], None]:
+    """Writes a refresh token that the API rotated into the file with the old one, which is worth nothing any more.
+
+    The file keeps all else as it is. Raises a config_error if the old token is not to be found there.
+    """
+    held: list[str] = []
+
+    def keep(config: Mapping[str, Any]) -> None:
+        new = str(config["credentials"]["refresh_token"])
+        text = Path(path).read_text("utf-8")
+        old = held[-1] if held else _refresh_token(path)
+        if not old or text.count(_inside_quotes(old)) != 1:
+            raise config_error(
+                f"The API gave a new refresh token, which could not be written into {path}: it holds the old one in an "
+                "unusual way. Get a new refresh token, and write it there as a plain text."
+            )
+        Path(path).write_text(text.replace(_inside_quotes(old), _inside_quotes(new)), "utf-8")
+        held.append(new)
+
+    return keep
+
+
+def _refresh_token(path: str) -> str:
+    value = read_document(path).value
+    return str(value.get("credentials", value).get("refresh_token", ""))
+
+
+def _inside_quotes(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]
+
+
+def _variable(name: str) -> str:
+    found = os.environ.get(name, "")
+    if not found:
+        raise config_error(f"The environment variable {name} is not set.")
+    return found
+
+
+_PUBLIC = {
+    "auth_type", "username", "prefix", "name", "inject_into", "token_url", "scopes", "client_auth", "audience",
+    "login_url", "login_method", "token_path", "lifetime_seconds", "algorithm", "key_id", "header_prefix",
+}  # fmt: skip
