@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airbyte_cdk.utils.airbyte_secrets_utils import update_secrets
 from source_rest_api import commands
 
-from integration_tests.rest_api import Api, Request, Response, serving
+from integration_tests.rest_api import Answer, Api, Request, Response, serving
 
 SECRET = "s3cr3t-t0k3n-9876543210"
 ROWS = [
@@ -38,8 +39,10 @@ def written(folder: Path, config: Mapping[str, Any], name: str = "config.json") 
 
 
 @pytest.fixture(autouse=True)
-def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+def a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal of a known width, and none of the secrets that other tests of this process have masked."""
     monkeypatch.setenv("COLUMNS", "100")
+    update_secrets([])
 
 
 def test_preview_shows_requests_detection_records_schema_and_candidates(tmp_path: Path) -> None:
@@ -114,12 +117,13 @@ def test_preview_masks_credentials_also_those_that_the_api_echoes(
 
 
 def test_preview_reads_children_and_shows_the_requests_of_their_parents(tmp_path: Path) -> None:
-    answers = {"/teams": lambda _: [{"id": 7}, {"id": 8}], "/teams/7/people": lambda _: [{"id": 1}],
+    answers: dict[str, Answer] = {"/teams": lambda _: [{"id": 7}, {"id": 8}], "/teams/7/people": lambda _: [{"id": 1}],
                "/teams/8/people": lambda _: [{"id": 2}]}  # fmt: skip
     with serving(Api(answers)) as api:
         people = {"name": "people", "path": "/teams/{{ parent.team }}/people", "add_parent_fields": True,
                   "parents": [{"stream": "teams", "field": "id", "as": "team"}]}  # fmt: skip
-        config = {"base_url": api.url, "streams": [{"name": "teams", "path": "/teams"}, people]}
+        streams = [{"name": "teams", "path": "/teams"}, people]
+        config = {"base_url": api.url, "streams": streams}
         code, said = ran("preview", "--config", written(tmp_path, config), "--stream", "people", "--pages", "1")
         assert [request.path for request in api.requests] == ["/teams", "/teams/7/people"]
     assert code == 0
@@ -172,7 +176,7 @@ def test_preview_writes_a_rotated_refresh_token_into_the_file_and_never_prints_i
         code, said = ran("preview", "--config", file)
     assert code == 0
     assert f"POST {api.url}/token  200" in said
-    kept = {**config, "credentials": {**credentials, "refresh_token": "rotated-1234567"}}
+    kept = config | {"credentials": credentials | {"refresh_token": "rotated-1234567"}}
     assert json.loads(Path(file).read_text()) == kept
     shown = said + capsys.readouterr().err
     assert not [secret for secret in (SECRET, "rotated-1234567", "access-1234567") if secret in shown]
