@@ -38,7 +38,7 @@ _URL = re.compile(r"""https?://[^\s'"]+""")
 # Behind these words the CDK quotes requests, answers and records.
 _QUOTED = re.compile(
     r"[.,;:]? ?(?:Request \(body\)|Response \(body\)|Response Text|Response Content|response\.text|Error traceback"
-    r"|Traceback|failed to parse cursor field|Dropping the oldest partition).*",
+    r"|Traceback|Context: \{|failed to parse cursor field|Dropping the oldest partition).*",
     re.DOTALL,
 )
 
