@@ -21,9 +21,11 @@ from airbyte_cdk.config_observation import emit_configuration_as_airbyte_control
 from airbyte_cdk.models import (
     AirbyteCatalog,
     AirbyteConnectionStatus,
+    AirbyteErrorTraceMessage,
     AirbyteMessage,
     AirbyteStateMessage,
     ConfiguredAirbyteCatalog,
+    FailureType,
     Status,
 )
 from airbyte_cdk.sources.declarative.concurrent_declarative_source import ConcurrentDeclarativeSource
@@ -50,6 +52,7 @@ from source_rest_api.tokens import hide
 SAMPLE_SIZE = 1000
 MOST_PAGE_BYTES = 1 << 20
 MOST_PAGE_SECONDS = 1.0
+_EXHAUSTED = "Exhausted available request attempts"
 
 
 class ManifestEngine(ConcurrentDeclarativeSource):
@@ -156,7 +159,7 @@ class ManifestEngine(ConcurrentDeclarativeSource):
         messages = self._concurrent_source.read(left) if left else iter(())  # as the CDK's own read
         for message in reading.pages(messages):
             if isinstance(message, AirbyteMessage) and message.trace is not None and message.trace.error is not None:
-                message.trace.error.message = self._shown(message.trace.error.message)
+                _assign(message.trace.error, self._shown(message.trace.error.message))
             yield message
 
     # --- what the CDK asks --------------------------------------------------------------------------------------------
@@ -279,6 +282,18 @@ class PagedRetriever(Retriever):
         BUDGET.take(len(page.lines))
         self._counts[self._stream] = self._counts.get(self._stream, 0) + page.count
         return Record({PAGE: page}, self._stream, stream_slice)
+
+
+def _assign(error: AirbyteErrorTraceMessage, words: str) -> None:
+    """Say who should act where the CDK blames itself: time for what failed again and again, the user for 4xx."""
+    is_unassigned = error.failure_type in (None, FailureType.system_error)
+    if is_unassigned and words.startswith(_EXHAUSTED):
+        error.failure_type = FailureType.transient_error
+        words = f"{words.partition('xception: ')[2] or words.rstrip('. ')}. Tried again in vain. Try later."
+    elif is_unassigned and words.startswith("HTTP Status Code: 4"):
+        error.failure_type = FailureType.config_error
+        words = f"{words} Check manifest_config, and the requests of the manifest."
+    error.message = words
 
 
 def _in_pages(stream: AbstractStream, counts: dict[str, int]) -> None:
