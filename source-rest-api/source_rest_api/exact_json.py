@@ -16,6 +16,9 @@ import orjson
 
 # Whatever orjson could round: sixteen digits and more, or a large exponent. A false alarm costs time only.
 _SUSPECT = re.compile(rb"(?:\A|[\s:,\[])-?(?:[0-9.]{16,}|[0-9.]+[eE][-+]?[0-9]{3,})")
+# A cheap first look: with all digits alike, a plain search finds a run of them.
+_ALIKE = bytes.maketrans(b"123456789.E", b"0000000000e")
+_LOOKS = (b"0" * 16, b"0e000", b"0e+000", b"0e-000")
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?", re.ASCII)
 _LOWEST, _HIGHEST = -(2**63), 2**64 - 1  # what orjson writes
 _OPTIONS = orjson.OPT_NON_STR_KEYS  # of CSV rows that are longer than their head, as json.dumps has it
@@ -37,7 +40,8 @@ def loads(body: bytes | str) -> Any:
         ValueError: it is no JSON, or no UTF-8.
     """
     raw = body.encode() if isinstance(body, str) else body.removeprefix(b"\xef\xbb\xbf")
-    if _SUSPECT.search(raw) is None:
+    alike = raw.translate(_ALIKE)
+    if not any(look in alike for look in _LOOKS) or _SUSPECT.search(raw) is None:
         return orjson.loads(raw)
     return json.loads(raw.decode("utf-8"), parse_float=exact_float, parse_constant=_refuse)
 
