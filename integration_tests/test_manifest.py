@@ -732,6 +732,31 @@ def test_an_api_that_does_not_answer_a_manifest_in_time_is_an_error(source: InPr
     assert "Try later" in traced(result)[0]["message"]
 
 
+def test_a_cursor_that_the_cdk_cannot_parse_is_logged_without_its_value(source: InProcess) -> None:
+    routers = {"partition_router": {"type": "ListPartitionRouter", "values": ["a"], "cursor_field": "x"}}
+    stream = plain_stream(retriever=routers, incremental_sync=since())
+    with serving(Api({"/items": lambda request: [{"id": 1, "at": "private-value"}]})) as api:
+        result = source.run("read", plain(api, stream), catalog=chosen(mode="incremental"))
+    texts = [message["log"]["message"] for message in result.of("LOG")]
+    assert any("Skipping cursor update" in text for text in texts)
+    assert not any("private-value" in text for text in texts)
+    assert records(result) == [{"id": 1, "at": "private-value"}]
+
+
+def test_a_stream_that_cannot_be_made_is_named_without_values_of_state_or_configuration(source: InProcess) -> None:
+    given = [{"type": "STREAM", "stream": {"stream_descriptor": {"name": "items"},
+                                           "stream_state": {"at": "private-value"}}}]  # fmt: skip
+    with serving(Api({"/items": lambda request: rows(1)})) as api:
+        config = plain(api, plain_stream(incremental_sync=since()))
+        result = source.run("read", config, catalog=chosen(mode="incremental"), state=given)
+    assert result.exit_code == 1
+    (error,) = traced(result)
+    assert "stream 'items' cannot be made" in error["message"]
+    assert "reset the stream" in error["message"]
+    assert error["failure_type"] == "config_error"
+    assert b"private-value" not in result.stdout
+
+
 def test_an_unknown_stream_of_the_catalog_is_an_error_of_a_manifest(source: InProcess) -> None:
     with serving(Api({"/items": lambda request: rows(1)})) as api:
         result = source.run("read", plain(api), catalog=chosen("items", "nope"))

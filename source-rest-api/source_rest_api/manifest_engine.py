@@ -94,8 +94,6 @@ class ManifestEngine(ConcurrentDeclarativeSource):
                 migrate_manifest=True,
                 custom_components_trusted=False,
             )
-        except AirbyteTracedException:
-            raise
         except Exception as problem:  # noqa: BLE001  # the CDK raises whatever it met
             raise self._unbuilt("it cannot be read", problem) from None
 
@@ -115,8 +113,6 @@ class ManifestEngine(ConcurrentDeclarativeSource):
         """The manifest's own check, in bounded time."""
         try:
             status = within(CHECK_SECONDS, partial(super().check, logger, config), look_at="the manifest's url")
-        except AirbyteTracedException:
-            raise
         except Exception as problem:  # noqa: BLE001  # as above
             raise self._unbuilt("its check cannot be made", problem) from None
         if status.status is Status.FAILED:
@@ -128,8 +124,6 @@ class ManifestEngine(ConcurrentDeclarativeSource):
         streams = self._built()
         try:
             listed = [stream.as_airbyte_stream() for stream in streams]
-        except AirbyteTracedException:
-            raise
         except Exception as problem:  # noqa: BLE001  # as above
             raise self._unbuilt("a schema cannot be loaded", problem) from None
         unknown = [number for number, stream in enumerate(listed) if not stream.json_schema.get("properties")]
@@ -186,8 +180,6 @@ class ManifestEngine(ConcurrentDeclarativeSource):
             for config in selected_configs:
                 try:
                     super()._create_streams([config], all_configs)
-                except AirbyteTracedException:
-                    raise
                 except Exception as own:  # noqa: BLE001  # as above
                     raise self._unbuilt(f"stream {config.get('name')!r} cannot be made", own) from None
             raise problem
@@ -210,14 +202,14 @@ class ManifestEngine(ConcurrentDeclarativeSource):
     def _built(self) -> list[AbstractStream]:
         try:
             return self.streams(self._config)
-        except AirbyteTracedException as problem:
-            problem.message = self._shown(problem.message or "")
-            raise
         except Exception as problem:  # noqa: BLE001  # as above
             raise self._unbuilt("its streams cannot be made", problem) from None
 
     def _unbuilt(self, what: str, problem: Exception) -> AirbyteTracedException:
-        """A config_error with the CDK's words, but no value of the configuration or of a state."""
+        """The error, if it has words for the user, or a config_error with the CDK's, without any value."""
+        if isinstance(problem, AirbyteTracedException):
+            problem.message = self._shown(problem.message or "")
+            return problem
         words = self._shown(str(problem))
         for text in self._private:
             words = words.replace(text, "****")
