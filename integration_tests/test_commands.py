@@ -180,3 +180,35 @@ def test_preview_writes_a_rotated_refresh_token_into_the_file_and_never_prints_i
     assert json.loads(Path(file).read_text()) == kept
     shown = said + capsys.readouterr().err
     assert not [secret for secret in (SECRET, "rotated-1234567", "access-1234567") if secret in shown]
+
+
+MANIFEST = (Path(__file__).with_name("manifests") / "oauth.yaml").read_text("utf-8")
+
+
+def test_validate_shows_the_streams_of_a_manifest_and_what_its_spec_asks_for(tmp_path: Path) -> None:
+    settings = json.dumps({"base": "https://api.example.com", "credentials": {"client_secret": SECRET}})
+    file = written(tmp_path, {"manifest": MANIFEST, "manifest_config": settings})
+    assert ran("validate", file) == (
+        0,
+        f"{file} is good: a manifest of version 6.0.0 with 1 stream.\n"
+        "  accounts\n"
+        "  manifest_config.base (string, required)\n"
+        "  manifest_config.credentials (object, required)\n",
+    )
+
+
+def test_validate_refuses_a_manifest_whose_settings_are_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = ran("validate", written(tmp_path, {"manifest": MANIFEST, "manifest_config": "{}"}))
+    assert code == 1
+    assert said == ""
+    assert "base" in capsys.readouterr().err
+
+
+def test_preview_says_where_the_streams_of_a_manifest_are_seen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = written(tmp_path, {"manifest": MANIFEST, "manifest_config": "{}"})
+    assert ran("preview", "--config", file)[0] == 1
+    assert "discover and read" in capsys.readouterr().err

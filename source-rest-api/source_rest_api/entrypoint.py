@@ -33,7 +33,7 @@ from airbyte_cdk.models import (
 from airbyte_cdk.utils.airbyte_secrets_utils import filter_secrets
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 
-from source_rest_api.errors import config_error
+from source_rest_api.errors import config_error, shown
 from source_rest_api.form import Form
 from source_rest_api.page import Page
 from source_rest_api.run import places
@@ -43,7 +43,11 @@ from source_rest_api.source import SourceRestApi
 _WAITING = re.compile(
     r"UserDefinedBackoffException: Rate limit exceeded(?: \(HTTP (\d+)\))?\. Retrying in ([\d.]+) seconds\."
 )
-_REPEATED = ("Exception while syncing stream", "During the sync, the following streams", "Max retry limit reached")
+_REPEATED = (
+    "Exception while syncing stream", "During the sync, the following streams", "Max retry limit reached",
+    "Encountered an error while", "Failed to parse",
+)  # fmt: skip
+_QUOTING = re.compile(r"request to '|Response Content|response\.text|failed to parse cursor|oldest partition|https?://")
 _COUNT = re.compile(r"Read \d+ records from .* stream")  # the CDK counts pages
 
 
@@ -148,6 +152,8 @@ def _without_details(record: logging.LogRecord) -> bool:
         why = f"The API answered {waiting[1]}" if waiting[1] else "The API did not answer"
         record.msg, record.args = f"{why}; trying again in {waiting[2]} seconds", ()
         return True
+    if _QUOTING.search(text):
+        record.msg, record.args = shown(text), ()
     is_body = record.name.startswith("airbyte.HttpRequester.") and record.levelno >= logging.ERROR
     return not (is_body or text.startswith(_REPEATED) or _COUNT.fullmatch(text))
 

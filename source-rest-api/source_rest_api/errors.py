@@ -6,6 +6,7 @@ No message holds a record's value, a body or a secret; URLs come without their q
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit
 
 from airbyte_cdk.models import FailureType
@@ -31,6 +32,25 @@ def plain_url(url: str | None) -> str:
 def plain_host(url: str | None) -> str:
     """The host of a URL, as it may be shown."""
     return urlsplit(url or "").netloc.rpartition("@")[2]
+
+
+_URL = re.compile(r"""https?://[^\s'"]+""")
+# Behind these words the CDK quotes requests, answers and records.
+_QUOTED = re.compile(
+    r"[.,;:]? ?(?:Request \(body\)|Response \(body\)|Response Text|Response Content|response\.text|Error traceback"
+    r"|Traceback|Context: \{|failed to parse cursor field|Dropping the oldest partition).*",
+    re.DOTALL,
+)
+
+
+def shown(text: str) -> str:
+    """Words of the CDK as they may be shown: without bodies, and of URLs the host only (a path may hold ids)."""
+    return _URL.sub(lambda found: origin(found[0]), _QUOTED.sub("", text))
+
+
+def origin(url: str | None) -> str:
+    """Where a URL leads, without anything that may be data."""
+    return f"{urlsplit(url or '').scheme}://{plain_host(url)}"
 
 
 def shown_url(url: str | None, base_url: str, path: str) -> str:

@@ -72,7 +72,7 @@ class Exchange:
         requester.stream_response = True  # bodies are read here
         # The session is the client's own matter, but it has no public place for a hook or an adapter.
         session = requester._http_client._session
-        session.hooks["response"].append(_strip_credentials)
+        session.hooks["response"].append(strip_credentials)
         show_answers(session, watcher, stream.name)
         prepare(session, form)
 
@@ -146,19 +146,8 @@ class Exchange:
 
     def _body(self, response: requests.Response) -> bytes:
         limit = self._form.max_response_mb << 20
-        chunks: list[bytes] = []
-        size, begun = 0, time.monotonic()
         try:
-            with response:
-                for chunk in _arriving(response):
-                    chunks.append(chunk)
-                    size += len(chunk)
-                    if size > limit:
-                        raise TooLarge
-                    seconds = time.monotonic() - begun
-                    if seconds > self._form.timeout_seconds and size < seconds * SLOWEST:
-                        raise requests.exceptions.Timeout
-            return unzipped(b"".join(chunks), limit)
+            return unzipped(read_body(response, limit, self._form.timeout_seconds), limit)
         except TooLarge:
             most = self._form.max_response_mb
             raise self.wrong(
@@ -207,14 +196,41 @@ class Exchange:
         return placed_request(values, cursor.inject_into)
 
 
-def _arriving(response: requests.Response) -> Iterator[bytes]:
+def read_body(response: requests.Response, limit: int, seconds: int, *, decode: bool = True) -> bytes:
+    """A whole body, and its connection given back.
+
+    Args:
+        response: whose body was not read yet.
+        limit: the most bytes.
+        seconds: after which a body must not come slower than ``SLOWEST``.
+        decode: whether what ``Content-Encoding`` says is undone.
+
+    Raises:
+        TooLarge: it has more.
+        requests.exceptions.RequestException: as ``iter_content`` does.
+    """
+    chunks: list[bytes] = []
+    size, begun = 0, time.monotonic()
+    with response:
+        for chunk in _arriving(response, decode=decode):
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > limit:
+                raise TooLarge
+            passed = time.monotonic() - begun
+            if passed > seconds and size < passed * SLOWEST:
+                raise requests.exceptions.Timeout
+    return b"".join(chunks)
+
+
+def _arriving(response: requests.Response, *, decode: bool) -> Iterator[bytes]:
     """Pieces of a body as they come, so that one that drips is noticed; requests waits for a whole piece.
 
     Raises:
         requests.exceptions.RequestException: as ``iter_content`` does.
     """
     try:
-        while piece := response.raw.read1(CHUNK, decode_content=True):
+        while piece := response.raw.read1(CHUNK, decode_content=decode):
             yield piece
     except DecodeError as cause:
         raise requests.exceptions.ContentDecodingError(cause) from None
@@ -249,7 +265,7 @@ def _place(document: Any, path: Sequence[str], value: str | int) -> None:
         _place(document.setdefault(place, {}) if isinstance(document, dict) else document[place], rest, value)
 
 
-def _strip_credentials(response: requests.Response, **_: object) -> None:
+def strip_credentials(response: requests.Response, **_: object) -> None:
     """Before a redirect to another host is followed, forget every header that could be a credential.
 
     requests does so for Authorization only (its Session.rebuild_auth).

@@ -303,10 +303,15 @@ class RateLimit(_Part, frozen=True):
 
 
 class Form(_Part, frozen=True):
-    """The whole form. Streams come with the connector's defaults filled in (see ``parse``)."""
+    """The whole form: streams with their base_url, or a manifest (``form_rules`` sees to it).
 
-    base_url: Url
-    streams: Annotated[list[Stream], Meta(min_length=1)]
+    Streams come with the connector's defaults filled in (see ``parse``).
+    """
+
+    base_url: Url = ""
+    streams: list[Stream] = []
+    manifest: str = ""
+    manifest_config: str = ""
     credentials: Credentials = NoCredentials()
     headers: list[Pair] = []
     query_params: list[Pair] = []

@@ -29,9 +29,17 @@ from source_rest_api.form import (
 )
 from source_rest_api.times import FormatError, check_format, parse_duration, parse_start
 
+# What a manifest says by itself.
+OF_STREAMS = (
+    "base_url", "credentials", "headers", "query_params", "pagination", "incremental", "errors", "check_streams",
+    "max_retries",
+)  # fmt: skip
+OF_ANSWERS = ("max_wait_seconds", "status_codes", "remaining_header", "reset_header")
+
 
 def problems(form: Form) -> Iterator[str]:
     """Yields nothing for a good form. Later problems may assume that the earlier ones were mended."""
+    yield from _way_problems(form)
     names = form.names
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"Two streams have the name {name!r}: give each its own."
@@ -43,6 +51,24 @@ def problems(form: Form) -> Iterator[str]:
         yield "client_certificate and client_key belong together: give both or none."
     for stream in form.streams:
         yield from _stream_problems(stream, form)
+
+
+def _way_problems(form: Form) -> Iterator[str]:
+    """There are two ways into this connector, and no setting of the one has a meaning in the other."""
+    if bool(form.streams) == bool(form.manifest):
+        yield "Give either base_url and streams, or a manifest."
+    if form.streams and not form.base_url:
+        yield "base_url is missing: streams need it."
+    if form.manifest_config and not form.manifest:
+        yield "manifest_config is for a manifest, and there is none."
+    if form.manifest:
+        plain = Form()
+        for name in OF_STREAMS:
+            if getattr(form, name) != getattr(plain, name):
+                yield f"{name} does not go with a manifest, which has its own. Remove it, or set it in the manifest."
+        for name in OF_ANSWERS:
+            if getattr(form.rate_limit, name) != getattr(plain.rate_limit, name):
+                yield f"rate_limit.{name} does not go with a manifest: set it in the manifest's error_handler."
 
 
 def _credential_problems(form: Form) -> Iterator[str]:

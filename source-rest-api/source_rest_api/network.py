@@ -46,15 +46,20 @@ def session_of(form: Form) -> requests.Session:
 
 def prepare(session: requests.Session, form: Form) -> None:
     """Give a session the form's certificates, its guard and its name."""
-    is_cloud = os.environ.get("DEPLOYMENT_MODE", "").lower() == "cloud"
-    adapter = GuardedAdapter(
-        context=tls_context(form.ca_bundle, form.client_certificate, form.client_key),
-        allow_private=form.allow_private_hosts and not is_cloud,
-    )
+    adapter = adapter_of(form)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     if form.user_agent:
         session.headers["User-Agent"] = form.user_agent
+
+
+def adapter_of(form: Form) -> GuardedAdapter:
+    """Connections with the form's certificates, to the addresses that it allows."""
+    is_cloud = os.environ.get("DEPLOYMENT_MODE", "").lower() == "cloud"
+    return GuardedAdapter(
+        context=tls_context(form.ca_bundle, form.client_certificate, form.client_key),
+        allow_private=form.allow_private_hosts and not is_cloud,
+    )
 
 
 def tls_context(ca_bundle: str, certificate: str, key: str) -> ssl.SSLContext | None:

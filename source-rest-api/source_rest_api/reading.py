@@ -33,11 +33,14 @@ from airbyte_cdk.models import (
     TraceType,
     Type,
 )
+from airbyte_cdk.sources.declarative.incremental.concurrent_partition_cursor import ConcurrentPerPartitionCursor
+from airbyte_cdk.sources.streams.concurrent.abstract_stream import AbstractStream
 from airbyte_cdk.utils.stream_status_utils import as_airbyte_message as status_message
+from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 
 from source_rest_api.boundary import BoundaryTracker, known_of
-from source_rest_api.form import Form
-from source_rest_api.page import Page
+from source_rest_api.form import Cursor
+from source_rest_api.page import BUDGET, Page, page_of
 from source_rest_api.states import FULL_REFRESH_COMPLETE, State
 
 NO_CURSOR = "__ab_no_cursor_state_message"  # how the CDK ends a stream without a cursor
@@ -75,14 +78,14 @@ class Reading:
     """One ``read``: takes the CDK's messages in their order and yields ours.
 
     Args:
-        form: the whole form.
+        cursors: the cursor of each stream that has one, ours with boundary records, or None where the CDK's does all.
         configured: the catalog of the read.
         input: the input states by stream.
         ignored: how many answers were ignored, by stream and status code.
         run_id: of this run.
     """
 
-    form: Form
+    cursors: Mapping[str, Cursor | None]
     configured: ConfiguredAirbyteCatalog
     input: Mapping[str, State]
     ignored: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
@@ -94,8 +97,8 @@ class Reading:
         self._blamed: set[str | None] = set()
         for entry in self.configured.streams:
             name = entry.stream.name
-            cursor = self.form.stream(name).cursor
-            is_full = entry.sync_mode == SyncMode.full_refresh or cursor is None
+            cursor = self.cursors.get(name)
+            is_full = entry.sync_mode == SyncMode.full_refresh or name not in self.cursors
             given = self.input.get(name, {})
             tracker = BoundaryTracker(cursor, known_of(given)) if cursor is not None else None
             self._streams[name] = StreamReading(name, is_full, given, tracker)
@@ -110,6 +113,30 @@ class Reading:
     def failed(self) -> list[str]:
         """The names of the streams that failed."""
         return [stream.name for stream in self._streams.values() if stream.has_failed]
+
+    def pages(self, messages: Iterator[AirbyteMessage]) -> Iterator[AirbyteMessage | Page]:
+        """The whole of a read: what comes before the CDK's messages, they themselves, and what comes behind them.
+
+        Raises:
+            AirbyteTracedException: a stream failed; all others were read to their end.
+        """
+        yield from self.begin()
+        BUDGET.open()
+        try:
+            for message in messages:
+                page = page_of(message.record.data) if message.record is not None else None
+                if page is None:
+                    yield from self.take(message)
+                    continue
+                yield from self.take_page(page)
+                BUDGET.give(len(page.lines))
+            yield from self.end()
+        except AirbyteTracedException:
+            if self.failed:
+                self._log.error(f"Streams that failed: {', '.join(self.failed)}. All others were read to their end.")
+            raise
+        finally:
+            BUDGET.close()
 
     def begin(self) -> Iterator[AirbyteMessage]:
         """The input STATEs; and the whole of streams that were done before."""
@@ -195,6 +222,13 @@ class Reading:
         if full != stream.last_state:
             stream.last_state = full
             yield state_message(stream.name, full)
+
+
+def keep_pace(stream: AbstractStream, counts: Mapping[str, int]) -> None:
+    """Let the states of a stream with partitions leave in time: the CDK lets ten minutes pass, and has no setting."""
+    if isinstance(stream.cursor, ConcurrentPerPartitionCursor):
+        pace = Pace(lambda: counts.get(stream.name, 0))
+        setattr(stream.cursor, "_throttle_state_message", pace.is_due)  # noqa: B010
 
 
 class Pace:

@@ -60,6 +60,8 @@ class Sampler:
                 page = page_of(item.data)
                 if page is not None:
                     yield from (record["data"] for record in page.records())
+                else:  # a manifest's stream
+                    yield item.data
 
 
 def first_page(stream: AbstractStream) -> int:
@@ -67,8 +69,13 @@ def first_page(stream: AbstractStream) -> int:
     return len(Sampler(time.monotonic() + CHECK_SECONDS).records(stream, 1))
 
 
-def within(seconds: float, work: Callable[[], Found]) -> Found:
+def within(seconds: float, work: Callable[[], Found], *, look_at: str = "base_url") -> Found:
     """The result of ``work``, or a transient error when its time is up (it then goes on as a daemon).
+
+    Args:
+        seconds: the time.
+        work: what is done.
+        look_at: the setting that may be wrong if nothing answers.
 
     Raises:
         AirbyteTracedException: of ``work``, or for the time.
@@ -88,16 +95,16 @@ def within(seconds: float, work: Callable[[], Found]) -> Found:
     if problems:
         raise problems[0]
     if not results:
-        raise transient_error(f"The API did not answer within {seconds:.0f} seconds. Check base_url, or try later.")
+        raise transient_error(f"The API did not answer within {seconds:.0f} seconds. Check {look_at}, or try later.")
     return results[0]
 
 
-def sample_all(streams: Iterable[tuple[AbstractStream, Stream]], workers: int) -> list[Sample]:
-    """One sample per stream, read in parallel, within a minute."""
+def sample_all(streams: Iterable[tuple[AbstractStream, int]], workers: int) -> list[Sample]:
+    """One sample per stream, of at most so many records, read in parallel, within a minute."""
     pairs = list(streams)
     sampler = Sampler(time.monotonic() + DISCOVER_SECONDS)
     pool = ThreadPoolExecutor(max_workers=workers)
-    futures = [pool.submit(_sample, sampler, stream, declared.sample_size) for stream, declared in pairs]
+    futures = [pool.submit(_sample, sampler, stream, most) for stream, most in pairs]
     samples = []
     for future in futures:
         try:

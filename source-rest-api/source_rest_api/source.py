@@ -1,7 +1,8 @@
-"""The source: a ``YamlDeclarativeSource`` whose streams come from the form.
+"""The source: a ``YamlDeclarativeSource`` whose streams come from the form, or a pasted manifest's.
 
 What is added to the CDK, and nothing more: streams built from the form; ``check`` and ``discover`` by reading first
-pages; and in ``read`` what the destination relies on (see ``reading.py``).
+pages; and in ``read`` what the destination relies on (see ``reading.py``). A manifest has an engine of its own
+(``manifest_engine.py``), which is imported only then.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airbyte_cdk.models import (
     AirbyteCatalog,
@@ -24,7 +25,6 @@ from airbyte_cdk.models import (
     Status,
     SyncMode,
 )
-from airbyte_cdk.sources.declarative.incremental.concurrent_partition_cursor import ConcurrentPerPartitionCursor
 from airbyte_cdk.sources.declarative.parsers.manifest_component_transformer import ManifestComponentTransformer
 from airbyte_cdk.sources.declarative.yaml_declarative_source import YamlDeclarativeSource
 from airbyte_cdk.sources.streams.concurrent.abstract_stream import AbstractStream
@@ -35,14 +35,17 @@ from source_rest_api.api_errors import IGNORED
 from source_rest_api.boundary import known_of
 from source_rest_api.errors import config_error
 from source_rest_api.form import SHARED, Form, Stream
-from source_rest_api.page import BUDGET, Page, page_of
-from source_rest_api.reading import FULL_REFRESH_COMPLETE, Pace, Reading, as_records, state_message
+from source_rest_api.page import Page
+from source_rest_api.reading import FULL_REFRESH_COMPLETE, Reading, as_records, keep_pace, state_message
 from source_rest_api.retriever import BOUNDARIES, COUNTS, DETECTED
 from source_rest_api.sampling import CHECK_SECONDS, Sample, Sampler, first_page, sample_all, schema_of, within
 from source_rest_api.states import check_states, migrated, stream_state
 from source_rest_api.streams import api_budget, stream_components
 from source_rest_api.tokens import KEEPER, hide
 from source_rest_api.watching import WATCHER, Enough, Watcher
+
+if TYPE_CHECKING:
+    from source_rest_api.manifest_engine import ManifestEngine
 
 # Absolute: a relative name would be looked up in the current directory first.
 MANIFEST = Path(__file__).with_name("manifest.yaml")
@@ -66,6 +69,8 @@ class SourceRestApi(YamlDeclarativeSource):
         config: Mapping[str, Any] | None = None,
         state: list[AirbyteStateMessage] | None = None,
     ):
+        self._catalog = catalog
+        self._states = list(state or ())
         self._input = {name: body for name, body in map(stream_state, state or ()) if name}
         self._max_retries: int | None = None
         known = {name: known_of(body) for name, body in self._input.items()}
@@ -96,6 +101,9 @@ class SourceRestApi(YamlDeclarativeSource):
         """Read the first page of one stream that needs no parent, or of those in ``check_streams``."""
         try:
             self._take(config)
+            if self._form().manifest:
+                with self._engine() as engine:
+                    return engine.check(logger, engine.config)
             self._max_retries = CHECK_RETRIES
             form = self._form()
             streams = {stream.name: stream for stream in self.streams(self._config)}
@@ -116,10 +124,14 @@ class SourceRestApi(YamlDeclarativeSource):
             AirbyteTracedException: the form is wrong, or no stream can be read.
         """
         self._take(config)
+        if self._form().manifest:
+            with self._engine() as engine:
+                return engine.discover(logger, engine.config)
         self._max_retries = CHECK_RETRIES
         form = self._form()
         streams = self.streams(self._config)
-        samples = sample_all(zip(streams, form.streams, strict=True), form.num_workers)
+        sizes = [stream.sample_size for stream in form.streams]
+        samples = sample_all(zip(streams, sizes, strict=True), form.num_workers)
         for stream, sample in zip(form.streams, samples, strict=True):
             if sample.problem:
                 logger.warning(f"Stream {stream.name!r} is listed with its key and cursor only: {sample.problem}")
@@ -159,29 +171,18 @@ class SourceRestApi(YamlDeclarativeSource):
         """
         self._take(config)
         form = self._form()
+        if form.manifest:
+            with self._engine() as engine:
+                yield from engine.read_pages(catalog)
+            return
         check_states(form, self._input)
         unknown = sorted({entry.stream.name for entry in catalog.streams} - set(form.names))
         if unknown:
             raise config_error(f"The catalog names streams that the form does not have: {', '.join(unknown)}. "
                                f"Streams: {', '.join(form.names)}. Discover the schema again.")  # fmt: skip
-        reading = Reading(form, catalog, self._input, self._config[SHARED].setdefault(IGNORED, {}))
-        yield from reading.begin()
-        BUDGET.open()
-        try:
-            for message in super().read(logger, self._config, reading.catalog, state):
-                page = page_of(message.record.data) if message.record is not None else None
-                if page is None:
-                    yield from reading.take(message)
-                    continue
-                yield from reading.take_page(page)
-                BUDGET.give(len(page.lines))
-            yield from reading.end()
-        except AirbyteTracedException:
-            if reading.failed:
-                logger.error(f"Streams that failed: {', '.join(reading.failed)}. All others were read to their end.")
-            raise
-        finally:
-            BUDGET.close()
+        cursors = {stream.name: stream.cursor for stream in form.streams if stream.cursor is not None}
+        reading = Reading(cursors, catalog, self._input, self._config[SHARED].setdefault(IGNORED, {}))
+        yield from reading.pages(super().read(logger, self._config, reading.catalog, state))
 
     def sampled(
         self, config: Mapping[str, Any], name: str, watcher: Watcher, keeper: Callable[[Mapping[str, Any]], None]
@@ -209,6 +210,16 @@ class SourceRestApi(YamlDeclarativeSource):
         for secret in self._form().secrets:
             hide(secret)
 
+    @contextmanager
+    def _engine(self) -> Iterator[ManifestEngine]:
+        """What runs the pasted manifest. Raises a config_error for a bad one."""
+        from source_rest_api.manifest import Manifest
+        from source_rest_api.manifest_engine import ManifestEngine
+
+        form = self._form()
+        with ManifestEngine.parts(form, self._config):
+            yield ManifestEngine(Manifest.parse(form.manifest), form, self._config, self._catalog, self._states)
+
     def _form(self) -> Form:
         return Form.of(self._config)
 
@@ -220,10 +231,7 @@ class SourceRestApi(YamlDeclarativeSource):
         streams = super().streams(config)
         counts = self._config[SHARED].setdefault(COUNTS, {})
         for stream in streams:
-            if isinstance(stream.cursor, ConcurrentPerPartitionCursor):
-                # The CDK lets ten minutes pass between two states of such a stream, and offers no setting.
-                pace = Pace(partial(counts.get, stream.name, 0))
-                setattr(stream.cursor, "_throttle_state_message", pace.is_due)  # noqa: B010
+            keep_pace(stream, counts)
         return streams
 
 

@@ -146,6 +146,8 @@ def _place(stream: Stream, seen: Look) -> str:
 
 
 def _chosen(form: Form, name: str | None) -> Stream:
+    if form.manifest:
+        raise config_error("preview shows streams of the form; streams of a manifest are seen by discover and read.")
     if name in form.names:
         return form.stream(name)
     if name is None and len(form.streams) == 1:

@@ -32,7 +32,27 @@ def run(arguments: argparse.Namespace, out: TextIO) -> int:
 
 def _description(document: Document) -> list[str]:
     form = Form.parse(document.value)
+    if form.manifest:
+        return _of_manifest(document)
     return [f"{document.path} is good: {_count(len(form.streams), 'stream')}.", *describe(form)]
+
+
+def _of_manifest(document: Document) -> list[str]:
+    """The manifest's streams, and the settings that its own spec asks ``manifest_config`` for."""
+    from source_rest_api import manifest  # with the CDK's parser of manifests, which the form has no need of
+
+    found = manifest.describe(document.value)
+    lines = [f"{document.path} is good: a manifest of version {found.version or 'none'} with "
+             f"{_count(len(found.streams), 'stream')}."]  # fmt: skip
+    lines += [f"  {name}" for name in found.streams]
+    lines += [f"  {name}: streams that are known when it is run" for name in found.dynamic_streams]
+    specification = found.connection_specification or {}
+    required = specification.get("required", [])
+    for name, schema in specification.get("properties", {}).items():
+        words = [str(schema.get("type", "")), *(["required"] if name in required else [])]
+        words += ["secret"] if schema.get("airbyte_secret") else []
+        lines.append(f"  manifest_config.{name} ({', '.join(filter(None, words))}) {schema.get('title', '')}".rstrip())
+    return lines
 
 
 def _count(number: int, noun: str) -> str:
