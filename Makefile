@@ -5,12 +5,13 @@ PYTHON ?= python3
 DOCKER ?= docker
 UV := .make/uv/bin/uv
 BIN := .venv/bin
+CONNECTORS ?= source-rest-api destination-s3-datalake
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-cdk check format lint typecheck imports spec chaos ablation traps kills-source bench-ingest bench-source images clean
+.PHONY: help setup demo test test-cdk test-pyairbyte check format lint typecheck imports spec chaos ablation traps kills-source bench-ingest bench-source images test-images clean
 
 help: ## Explain every target
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .make/ready ## Make .venv with both connectors and every tool
 
@@ -31,6 +32,9 @@ test: setup ## Run every test that needs no cloud account
 
 test-cdk: setup ## The CDK's own test suite on both connectors, against stand-ins
 	$(BIN)/python -m integration_tests.cdk_suite
+
+test-pyairbyte: setup ## PyAirbyte drives both connectors, in an environment of its own (800 MB, minutes)
+	$(BIN)/python -m integration_tests.pyairbyte_syncs
 
 check: setup lint typecheck imports ## All static checks
 
@@ -67,14 +71,18 @@ bench-ingest: setup ## What writing costs, as ratios to bare DuckDB, the CDK's l
 bench-source: setup ## What reading costs, as ratios to the stock CDK, dlt and a bare script (minutes)
 	unset PYTHONDONTWRITEBYTECODE; $(BIN)/python -m benchmarks.source_read
 
-spec: setup ## Make the spec.json files anew from the code
+spec: setup ## Make the spec.json files and the IAM policies anew from the code
 	$(BIN)/python -m destination_s3_datalake.specification
 	$(BIN)/python -m source_rest_api.specification
+	$(BIN)/python -m destination_s3_datalake.iam destination-s3-datalake/iam
 
 images: ## Build both Docker images (BASE_IMAGE=... for another base, DOCKER=podman for another engine)
-	for connector in source-rest-api destination-s3-datalake; do \
+	for connector in $(CONNECTORS); do \
 	  DOCKER_BUILDKIT=1 $(DOCKER) build $(BUILD_ARGS) $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) \
 	    --build-arg CONNECTOR=$$connector -f docker/Dockerfile -t local/$$connector:0.1.0 . || exit 1; done
+
+test-images: setup ## Build the images and try them as users run them (an engine, or Debian as root; minutes)
+	$(BIN)/pytest docker/test_images.py --capture=no -p no:cacheprovider --timeout=1800 $(PYTEST_ARGS)
 
 clean: ## Remove everything that was made
 	rm -rf .make .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache demo-output

@@ -1,8 +1,55 @@
-"""Hypothesis without a time limit per example: on a busy machine it would measure the others."""
+"""For every test: Hypothesis without a time limit per example (on a busy machine it would measure the others), and what
+no run may leave behind (``integration_tests/evidence.py``)."""
 
 from __future__ import annotations
 
+import shutil
+
+import pytest
 from hypothesis import settings
+
+from integration_tests import evidence
 
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")
+
+KEPT = pytest.StashKey[evidence.Kept | None]()
+FOUND = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    runs_tests = hasattr(config, "workerinput") or not config.getoption("numprocesses", None)
+    config.stash[KEPT] = evidence.begin(runs_tests=runs_tests)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """What was printed where nobody reads: by children that share our stderr, and by our own process."""
+    if (kept := evidence.current()) is not None:
+        kept.output(report.capstdout)
+        kept.output(report.capstderr)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    kept = session.config.stash[KEPT]
+    if kept is None:
+        return  # the process that began judges
+    found = evidence.problems(kept, is_whole=session.testsfailed == 0 and is_whole(session.config))
+    session.config.stash[FOUND] = found
+    if found:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    shutil.rmtree(kept.folder)
+
+
+def is_whole(config: pytest.Config) -> bool:
+    """Whether this run is of every test."""
+    chosen = config.option
+    is_part = chosen.keyword or chosen.markexpr or chosen.collectonly or chosen.maxfail or chosen.deselect
+    return config.args_source is pytest.Config.ArgsSource.TESTPATHS and not is_part
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if found := config.stash.get(FOUND, []):
+        terminalreporter.section("calls to the lake, and secrets in what was printed", red=True)
+        for problem in found:
+            terminalreporter.line(problem)

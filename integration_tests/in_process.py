@@ -12,6 +12,7 @@ from destination_s3_datalake.errors import DatalakeError
 from destination_s3_datalake.output import Output
 from destination_s3_datalake.run import run_write
 
+from integration_tests import evidence
 from integration_tests.harness import Result
 
 
@@ -39,6 +40,8 @@ def write_in_process(config: Mapping[str, Any], configured: Mapping[str, Any], b
         for thread in threads:
             thread.join()
         os.close(out_read)
+    if (kept := evidence.current()) is not None:
+        kept.output(printed[0])
     return Result(exit_code, printed[0], b"")
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from integration_tests import evidence
 from integration_tests.harness import BIN, TIMEOUT, Message, Result, plain_environment
 
 SOURCE = BIN / "source-rest-api"
@@ -136,6 +137,8 @@ class Source:
         return Result(done.returncode, done.stdout, done.stderr)
 
     def arguments(self, command: str, config: object, *, catalog: object = None, state: object = None) -> list[str]:
+        if (kept := evidence.current()) is not None:
+            kept.secrets_of(config)
         documents = {"config": config, "catalog": catalog, "state": state}
         files = [self._file(name, document) for name, document in documents.items() if document is not None]
         return [str(SOURCE), command, *(argument for file in files for argument in file)]
@@ -162,6 +165,8 @@ class InProcess(Source):
         out = io.BytesIO()
         with own_stdout(out):
             code = run(arguments, out)
+        if (kept := evidence.current()) is not None:
+            kept.output(out.getvalue())
         return Result(code, out.getvalue(), b"")
 
 

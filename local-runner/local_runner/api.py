@@ -6,10 +6,13 @@
 - ``/countries.json``: the file that mledoze/countries publishes.
 
 An event is there once the clock has passed the moment of its last update. The data's sources are in ATTRIBUTION.md.
+
+    python -m local_runner.api --host 127.0.0.1 --port 18001     until it is stopped; every event has happened
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import threading
@@ -110,8 +113,8 @@ class PublicApis:
 
 
 @contextmanager
-def running_apis(apis: PublicApis) -> Iterator[str]:
-    """Serve on the loopback address in threads of this process; yields the base URL."""
+def running_apis(apis: PublicApis, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+    """Serve in threads of this process, on a free port if none is given; yields the base URL."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -133,15 +136,27 @@ def running_apis(apis: PublicApis) -> Iterator[str]:
             if not isinstance(sys.exception(), ConnectionError):
                 super().handle_error(request, client_address)  # type: ignore[arg-type]
 
-    server = Server(("127.0.0.1", 0), Handler)
+    server = Server((host, port), Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"http://{host}:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()
+
+
+def main() -> None:
+    """Serve until stopped."""
+    parser = argparse.ArgumentParser(description="Two public APIs with a week of real data.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    arguments = parser.parse_args()
+    apis = PublicApis()
+    apis.now = apis.last_update(1.0)
+    with running_apis(apis, arguments.host, arguments.port):
+        threading.Event().wait()
 
 
 def _choice(given: Mapping[str, str], name: str, choices: Mapping[str, Any], default: str) -> Any:
@@ -171,3 +186,7 @@ def _integer(given: Mapping[str, str], name: str, default: int, *, least: int, m
 
 def _ms(moment: datetime) -> float:
     return moment.timestamp() * 1000 if moment.year > 1 else float("-inf")
+
+
+if __name__ == "__main__":
+    main()

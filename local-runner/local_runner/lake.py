@@ -8,6 +8,8 @@ Faults are set over HTTP (``POST /__faults`` with the fields of ``Faults``): rej
 answers (it was done, and the answer is an error), Glue faults, denied actions, and one shot at a named step, which may
 kill a process: crash tests need no switch in the product.
 
+Where the environment names a folder in ``LOCAL_LAKE_CALLS``, each kind of call of the destination is kept there, once.
+
     python -m local_runner.lake --port 0 --port-file f     ends with its parent
 """
 
@@ -36,6 +38,7 @@ from typing import Any
 
 PR_SET_PDEATHSIG = 1
 START_SECONDS = 60.0
+CALLS = "LOCAL_LAKE_CALLS"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "embedded", "AWS_SECRET_ACCESS_KEY": "embedded-lake-secret"}
 
 
@@ -137,6 +140,17 @@ def action_of(env: Mapping[str, Any]) -> tuple[str, str]:
     return f"s3:{verbs.get(method, method)}", key
 
 
+def call_of(env: Mapping[str, Any]) -> str:
+    """The API call of a request by the destination, or an AssumeRole; empty if it is somebody else's."""
+    action, _ = action_of(env)
+    if action != "sts:AssumeRole" and "destination-s3-datalake" not in str(env.get("HTTP_USER_AGENT", "")):
+        return ""
+    if "HTTP_X_AMZ_COPY_SOURCE" in env:
+        return {"s3:PutObject": "s3:CopyObject", "s3:UploadPart": "s3:UploadPartCopy"}.get(action, action)
+    names = {part.partition("=")[0] for part in str(env.get("QUERY_STRING", "")).split("&")}
+    return action if action != "s3:ListObjects" or "prefix" in names else f"s3:GET?{'&'.join(sorted(names))}"
+
+
 # IAM names of the calls that are denied under another name than their own.
 IAM = {
     "s3:DeleteObjects": "s3:DeleteObject",
@@ -161,6 +175,7 @@ class FaultyApplication:
         self._lock = threading.Lock()
         self._counts = {"requests": 0, "reject": 0, "lose": 0, "glue": 0, "deny": 0, "at": 0}
         self._requests: list[dict[str, Any]] = []
+        self._calls: set[str] = set()
 
     def __call__(self, env: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         path = env.get("PATH_INFO", "")
@@ -172,6 +187,7 @@ class FaultyApplication:
         with self._lock:
             self._counts["requests"] += 1
             self._requests.append({"action": action, "on": resource})
+            self._keep_call(call_of(env))
             shot = self._shot(env, action, resource)
             dice = self._random.random()
         if self._faults.unconditional:
@@ -183,6 +199,13 @@ class FaultyApplication:
         if action == "sts:AssumeRole" and self._faults.role_session_seconds is not None:
             return self._short_session(env, start, self._faults.role_session_seconds)
         return self._by_chance(env, start, action, dice)
+
+    def _keep_call(self, call: str) -> None:
+        if call and call not in self._calls:
+            self._calls.add(call)
+            if folder := os.environ.get(CALLS):
+                with (Path(folder) / f"{os.getpid()}.calls").open("a") as kept:
+                    kept.write(call + "\n")
 
     def _control(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         with self._lock:
@@ -273,7 +296,9 @@ def _error(start: Any, action: str, status: str, code: str, text: str) -> Iterab
         start(status, [("Content-Type", "application/x-amz-json-1.1")])
         return [json.dumps({"__type": code, "message": text}).encode()]
     start(status, [("Content-Type", "application/xml")])
-    return [f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>{text}</Message></Error>'.encode()]
+    error = f"<Error><Code>{code}</Code><Message>{text}</Message></Error>"
+    body = f"<ErrorResponse>{error}</ErrorResponse>" if action.startswith("sts:") else error
+    return [f'<?xml version="1.0"?>{body}'.encode()]
 
 
 def strict_application() -> Application:
@@ -342,8 +367,8 @@ def strict_application() -> Application:
     return application
 
 
-def serve(port: int, port_file: Path | None) -> None:
-    """Serve on the loopback address until killed. Port 0 takes a free one and writes it to ``port_file``."""
+def serve(port: int, port_file: Path | None, host: str = "127.0.0.1") -> None:
+    """Serve until killed. Port 0 takes a free one and writes it to ``port_file``."""
     from werkzeug.serving import WSGIRequestHandler, make_server
 
     class QuietHandler(WSGIRequestHandler):
@@ -351,7 +376,7 @@ def serve(port: int, port_file: Path | None) -> None:
             """Say nothing: requests are kept for ``/__requests``."""
 
     server = make_server(
-        "127.0.0.1", port, FaultyApplication(strict_application()), threaded=True, request_handler=QuietHandler
+        host, port, FaultyApplication(strict_application()), threaded=True, request_handler=QuietHandler
     )
     if port_file is not None:
         draft = port_file.with_suffix(".draft")
@@ -368,12 +393,13 @@ def end_with_parent() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="S3 and Glue on this machine, strict and in memory.")
+    parser.add_argument("--host", default="127.0.0.1", help="another one only inside of a container")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--port-file", type=Path)
     arguments = parser.parse_args()
     end_with_parent()
     os.environ.update(CREDENTIALS)
-    serve(arguments.port, arguments.port_file)
+    serve(arguments.port, arguments.port_file, arguments.host)
 
 
 if __name__ == "__main__":

@@ -163,7 +163,7 @@ class StreamSpool:
 
 
 def choose_directory(configured: str | None) -> Path:
-    """The spool's parent folder: the configured one, else the temporary directory, else /var/tmp.
+    """The spool's parent folder: the configured one, else the temporary directory, else /tmp, else /var/tmp.
 
     Raises:
         ConfigError: it does not exist, or is in memory: a spool there would defeat the memory limit.
@@ -177,13 +177,14 @@ def choose_directory(configured: str | None) -> Path:
                 f"spool_directory {path} is in memory (tmpfs): mount a volume there, or name a folder on a disk."
             )
         return path
-    candidates = [Path(tempfile.gettempdir()), Path("/var/tmp")]  # noqa: S108  # mkdtemp makes a private folder in it
-    for path in candidates:
+    # Not tempfile's own choice: it raises where nothing can be written. mkdtemp makes a private folder in it.
+    named = [os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")]
+    for path in map(Path, [*filter(None, named), "/tmp", "/var/tmp"]):  # noqa: S108
         if path.is_dir() and os.access(path, os.W_OK) and file_system_of(path) not in MEMORY_FILE_SYSTEMS:
             return path
     raise ConfigError(
-        f"Neither {candidates[0]} nor {candidates[1]} is a writable folder on a disk: mount a volume at /tmp, "
-        "or set spool_directory to a folder on a disk."
+        "Neither /tmp nor /var/tmp is a writable folder on a disk: mount a volume at /tmp, or set spool_directory to a "
+        "folder on a disk."
     )
 
 

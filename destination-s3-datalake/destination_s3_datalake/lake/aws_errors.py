@@ -77,6 +77,8 @@ def translated(error: ClientError | BotoCoreError, *, action: str, resource: str
     """Our error for botocore's. ``action`` is the IAM action, such as ``s3:PutObject``; ``resource`` what it was on."""
     if not isinstance(error, ClientError):
         return _without_answer(error, action, resource)
+    if error.operation_name == "AssumeRole":  # botocore asks for a role's session in the middle of any other call
+        action, resource = "sts:AssumeRole", "role_arn"
     code = code_of(error)
     facts = {"action": action, "resource": resource, "aws_code": code}
     if code in WRONG_KEY:
