@@ -15,6 +15,7 @@ settings.load_profile("no-deadline")
 
 KEPT = pytest.StashKey[evidence.Kept | None]()
 FOUND = pytest.StashKey[list[str]]()
+PASSED: set[str] = set()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -23,7 +24,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """What was printed where nobody reads: by children that share our stderr, and by our own process."""
+    """What passed; and what was printed where nobody reads: by children that share our stderr, by our own process."""
+    if report.when == "call" and report.passed:
+        PASSED.add(report.nodeid.partition("[")[0])
     if (kept := evidence.current()) is not None:
         kept.output(report.capstdout)
         kept.output(report.capstderr)
@@ -34,7 +37,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     kept = session.config.stash[KEPT]
     if kept is None:
         return  # the process that began judges
-    found = evidence.problems(kept, is_whole=session.testsfailed == 0 and is_whole(session.config))
+    whole = session.testsfailed == 0 and is_whole(session.config)
+    found = evidence.problems(kept, is_whole=whole)
+    found += evidence.unproved(PASSED) if whole else []
     session.config.stash[FOUND] = found
     if found:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -50,6 +55,6 @@ def is_whole(config: pytest.Config) -> bool:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if found := config.stash.get(FOUND, []):
-        terminalreporter.section("calls to the lake, and secrets in what was printed", red=True)
+        terminalreporter.section("what the whole run must show", red=True)
         for problem in found:
             terminalreporter.line(problem)

@@ -4,6 +4,7 @@
 
 - Calls: each must be allowed by the table of permissions; after a run of the whole suite each of the table's must have
   been made (``destination_s3_datalake.iam``).
+- Features: every test that a README's table names has passed.
 - Output: no secret of a configuration and no canary of a record may stand in it, in any of the forms in which such a
   text leaks: as it is, escaped as JSON, percent-encoded, base64 at each alignment. RECORDs and STATEs hold what the
   user asked for and are left out, and so is the new configuration in a CONTROL message.
@@ -30,7 +31,9 @@ from urllib.parse import quote, quote_plus
 from destination_s3_datalake.iam import PERMISSIONS
 from local_runner.lake import CALLS
 
+ROOT = Path(__file__).parents[1]
 FOLDER = "TEST_EVIDENCE"
+PROOF = re.compile(r"^\|.*\| `([\w/.-]+\.py::\w+)` \|$", re.MULTILINE)
 SECRET_FIELDS = {"access_key_id", "secret_access_key", "session_token", "password", "token", "api_key", "client_secret",
                  "refresh_token", "key", "login_body", "client_key"}  # fmt: skip
 LEAST_LENGTH = 12  # shorter ones stand in ordinary words
@@ -206,3 +209,10 @@ def problems(kept: Kept, *, is_whole: bool) -> list[str]:
         found += [f"{call} is allowed by destination_s3_datalake/iam.py, and no test makes that call"
                   for call in sorted(allowed - made)]  # fmt: skip
     return found + [f"a secret or a record's value was printed: {leak}" for leak in kept.leaks()]
+
+
+def unproved(passed: set[str]) -> list[str]:
+    """Tests that a README names as a proof and that did not pass in a run of all."""
+    named = {name for path in [*ROOT.glob("README.md"), *ROOT.glob("*/README.md")]
+             for name in PROOF.findall(path.read_text("utf-8"))}  # fmt: skip
+    return [f"{name} is named as a proof by a README, and did not run" for name in sorted(named - passed)]

@@ -17,6 +17,7 @@ from destination_s3_datalake.output import Output
 from destination_s3_datalake.run import run_check
 from local_runner import lake
 
+from integration_tests import evidence
 from integration_tests.evidence import Keeper, Kept
 from integration_tests.harness import KEY_ID, SECRET, House, catalog, complete, record, state
 from integration_tests.in_process import write_in_process
@@ -120,3 +121,9 @@ def test_an_action_that_is_denied_is_named_by_check(house: House, action: str, m
     os.close(read_end)
     assert status["status"] == "FAILED"
     assert action in status["message"]
+
+
+def test_a_proof_that_did_not_run_is_named():
+    named = evidence.unproved(set())
+    assert len(named) > 60
+    assert evidence.unproved({name.partition(" ")[0] for name in named[1:]}) == named[:1]

@@ -43,6 +43,10 @@ COMMANDS: Mapping[str, Command] = {
         "show the first pages of one stream, the requests they took, its schema and what could be key and cursor",
         f"{__name__}.preview",
     ),
+    "from-openapi": Command(
+        "make a configuration of an OpenAPI or Swagger document, with the reason of each guess and every gap",
+        f"{__name__}.from_openapi",
+    ),
     "validate": Command(
         "check a configuration file line by line, and say what each stream will request", f"{__name__}.validate"
     ),
