@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from airbyte_cdk.models.connector_metadata import ConnectorLanguage, MetadataFile
 from source_rest_api.form import Form
 
 ROOT = Path(__file__).parents[1]
@@ -28,8 +29,8 @@ def test_the_readme_has_the_two_commands_and_make_knows_them():
 
 
 def test_links_of_the_readmes_lead_somewhere():
-    for path in ROOT.glob("**/README.md"):
-        if path.relative_to(ROOT).parts[0] in (".venv", ".make"):
+    for path in ROOT.glob("**/*.md"):
+        if path.relative_to(ROOT).parts[0] in (".venv", ".make") or "build" in path.parts:
             continue
         for target in re.findall(r"\]\(([^)#]+)\)", path.read_text("utf-8")):
             assert target.startswith("https://") or (path.parent / target).exists(), f"{path}: {target}"
@@ -37,8 +38,8 @@ def test_links_of_the_readmes_lead_somewhere():
 
 def test_the_forms_in_the_readmes_are_accepted():
     Form.parse(json.loads(fences(ROOT / "README.md", "json")[0]))
-    (example,) = fences(ROOT / "source-rest-api" / "README.md", "yaml")
-    Form.parse(yaml.safe_load(example))
+    for example in fences(ROOT / "source-rest-api" / "README.md", "yaml"):
+        Form.parse(yaml.safe_load(example))
 
 
 @pytest.mark.parametrize("connector", ["source-rest-api", "destination-s3-datalake"])
@@ -51,3 +52,18 @@ def test_metadata_and_package_agree(connector):
     assert data["license"] == project["license"] == "MIT"
     assert (ROOT / connector / data["icon"]).read_text("utf-8").startswith("<svg")
     assert set(project["scripts"]) == {connector}
+    assert MetadataFile.from_file(ROOT / connector / "metadata.yaml").data.language == ConnectorLanguage.PYTHON
+
+
+def test_the_platform_may_ask_the_destination_for_refreshes():
+    data = yaml.safe_load((ROOT / "destination-s3-datalake" / "metadata.yaml").read_text("utf-8"))["data"]
+    assert data["supportsRefreshes"] is True
+
+
+def test_the_guide_names_settings_as_the_forms_do():
+    guide = (ROOT / "docs" / "airbyte-ui.md").read_text("utf-8")
+    for connector in ("source-rest-api", "destination-s3-datalake"):
+        spec = ROOT / connector / connector.replace("-", "_") / "spec.json"
+        settings = json.loads(spec.read_text("utf-8"))["connectionSpecification"]["properties"].values()
+        for title in [setting["title"] for setting in sorted(settings, key=lambda setting: setting["order"])][:4]:
+            assert f"**{title}**" in guide, title
