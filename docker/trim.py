@@ -25,8 +25,6 @@ HEAVY = (
     "pyarrow/libarrow_flight.so*",
     "pyarrow/libarrow_python_flight.so*",
     "pyarrow/_flight.*",
-    "pyarrow/libarrow_substrait.so*",
-    "pyarrow/_substrait.*",
     "numpy/*/tests",
     "numpy/_core/include",
     "pandas/tests",

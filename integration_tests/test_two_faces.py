@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from integration_tests.harness import DESTINATION, House, Message, Result, as_lines, record, state
+from integration_tests.harness import DESTINATION, House, Message, Result, as_lines, catalog, record, state
 
 CLI = (str(DESTINATION),)
 CDK = (sys.executable, "-W", "ignore", "-m", "destination_s3_datalake.destination")
@@ -67,8 +67,6 @@ def test_the_class_can_be_driven_with_the_cdks_own_messages(house: House):
     from airbyte_cdk.models import AirbyteMessageSerializer, ConfiguredAirbyteCatalogSerializer, Type
     from destination_s3_datalake import DestinationS3Datalake
 
-    from integration_tests.harness import catalog
-
     messages = [AirbyteMessageSerializer.load(message) for message in (record(1), state({"c": 1}))]
     configured = ConfiguredAirbyteCatalogSerializer.load(catalog())
     out = list(DestinationS3Datalake().write(house.config(), configured, messages))
@@ -89,3 +87,20 @@ def test_the_command_line_imports_neither_the_cdk_nor_pandas_and_spec_is_fast():
     assert done.returncode == 0, done.stderr
     (message,) = [json.loads(line) for line in done.stdout.splitlines()]
     assert message["type"] == "SPEC"
+
+
+def test_a_sync_of_ordinary_rows_loads_neither_pyarrow_nor_pandas(house):
+    files = house.save(config=house.config(), catalog=catalog())
+    code = (
+        "import sys\n"
+        f"sys.argv = ['x', 'write', '--config', {files['config']!r}, '--catalog', {files['catalog']!r}]\n"
+        "from destination_s3_datalake import run\n"
+        "try: run.main()\n"
+        "except SystemExit as ended: assert not ended.code\n"
+        "loaded = {'airbyte_cdk', 'pandas', 'pyarrow'} & set(sys.modules)\n"
+        "assert not loaded, loaded\n"
+    )
+    messages = [*(record(number) for number in range(1, 21)), state({"c": 20})]
+    done = subprocess.run([sys.executable, "-c", code], input=as_lines(messages), capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert house.ids() == list(range(1, 21))

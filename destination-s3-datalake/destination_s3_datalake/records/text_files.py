@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
-import pyarrow as pa
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -55,6 +53,8 @@ def _fields(line: bytes) -> list[bytes]:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[IO[bytes]]:
+    import pyarrow as pa  # Parquet tables have no need of it
+
     with (
         pa.input_stream(str(path), compression="detect") as stream,
         io.BufferedReader(cast("io.RawIOBase", stream), BUFFER_BYTES) as found,
@@ -64,5 +64,7 @@ def _reading(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[IO[bytes]]:
+    import pyarrow as pa
+
     with pa.output_stream(str(path), compression="detect") as stream:
         yield cast("IO[bytes]", stream)
