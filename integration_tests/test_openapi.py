@@ -211,6 +211,57 @@ def test_a_list_below_another_is_read_once_for_each_of_its_records(tmp_path: Pat
     assert [(parent.stream, parent.field, parent.as_name) for parent in parts.parents] == [("things", "id", "thing_id")]
 
 
+@pytest.mark.parametrize(
+    ("collection", "parameter", "fields", "field"),
+    [
+        # In a repository issues are asked for by their number; the id is another issue's number, or nobody's.
+        ("issues", "index", {"id": "integer", "number": "integer"}, "number"),
+        ("namespaces", "namespace", {"metadata.uid": "string", "metadata.name": "string"}, "metadata.name"),
+        ("teams", "team_slug", {"id": "integer", "name": "string", "slug": "string"}, "slug"),
+        ("repos", "repo", {"id": "integer", "name": "string"}, "name"),
+        ("customers", "customer", {"uid": "string", "name": "string", "id": "string"}, "id"),
+        ("accounts", "AccountSid", {"name": "string", "sid": "string"}, "sid"),
+    ],
+)
+def test_a_parent_gives_the_field_that_its_api_asks_by(
+    collection: str, parameter: str, fields: dict[str, str], field: str, tmp_path: Path
+):
+    document = small()
+    item: dict[str, Any] = {"type": "object", "properties": {}}
+    for path, kind in fields.items():
+        *above, name = path.split(".")
+        place = item
+        for key in above:
+            place = place["properties"].setdefault(key, {"type": "object", "properties": {}})
+        place["properties"][name] = {"type": kind}
+    kind = {name: kind for path, kind in fields.items() for name in (path, path.rpartition(".")[2])}[field]
+    asked = {"name": parameter, "in": "path", "required": True, "schema": {"type": kind}}
+    schema = {"type": "array", "items": item}
+    answer = {"responses": {"200": {"content": {"application/json": {"schema": schema}}}}}
+    below = {"parameters": [asked], "get": document["paths"]["/things"]["get"]}
+    document["paths"] = {f"/{collection}": {"get": answer}, f"/{collection}/{{{parameter}}}/parts": below}
+    config, _ = converted(tmp_path, document)
+    assert config["streams"][1]["parents"][0] | {"as": ""} == {"stream": collection, "field": field, "as": ""}
+
+
+def test_servers_of_operations_are_that_of_the_configuration_or_another_one(tmp_path: Path):
+    document = small()
+    del document["servers"]
+    for item in document["paths"].values():
+        item["servers"] = [{"url": "https://things.example.com"}]
+    # An upload to another host does not make the list at the same path another host's.
+    document["paths"]["/things"]["post"] = {"servers": [{"url": "https://uploads.example.com"}], "responses": {}}
+    document["paths"]["/files"] = {
+        "get": {**document["paths"]["/things"]["get"], "servers": [{"url": "https://files.example.com"}]}
+    }
+    config, report = converted(tmp_path, document)
+    assert config["base_url"] == "https://things.example.com"
+    assert [stream["name"] for stream in config["streams"]] == ["things", "things_parts"]
+    (skipped,) = report["skipped"]
+    assert skipped["path"] == "/files"
+    assert "https://files.example.com" in skipped["reason"]
+
+
 def test_a_pattern_takes_what_matches_and_its_parents(tmp_path: Path):
     config, _ = converted(tmp_path, text_of("forgejo"), "--only", "/repos/{owner}/{repo}/branches")
     names = [stream["name"] for stream in config["streams"]]

@@ -21,9 +21,9 @@ NOT_THE_KEY = ("otp", "sudo", "csrf", "xsrf", "tenant")  # what goes along with 
 NONE = {"auth_type": "none"}
 
 
-def base_url_of(document: Document) -> tuple[Guess, list[Gap]]:
-    """The first server of the document, with the defaults of its variables."""
-    given, reason = _swagger_server(document) if document.is_swagger else _server(document)
+def base_url_of(document: Document, operations: Sequence[Operation] = ()) -> tuple[Guess, list[Gap]]:
+    """The first server of the document, with the defaults of its variables; if it has none, that of its operations."""
+    given, reason = _swagger_server(document) if document.is_swagger else _server(document, operations)
     url = urljoin(document.url, given) if document.url else given
     if not re.match(r"https?://[^\s/]", url):
         url = f"{NO_HOST}{url if url.startswith('/') else ''}"
@@ -37,8 +37,17 @@ def base_url_of(document: Document) -> tuple[Guess, list[Gap]]:
     return Guess(url.rstrip("/"), reason), gaps
 
 
-def _server(document: Document) -> tuple[str, str]:
+def is_elsewhere(operation: Operation, document: Document, base_url: str) -> bool:
+    """Whether an operation has a server of its own, which is not that of the configuration."""
+    return bool(operation.server) and urljoin(document.url, operation.server).rstrip("/") != base_url
+
+
+def _server(document: Document, operations: Sequence[Operation]) -> tuple[str, str]:
     servers = listing(document.root.get("servers"))
+    own = Counter(operation.server for operation in operations if operation.server)
+    if not servers and own:
+        url, count = own.most_common(1)[0]
+        return url, f"the server of {count} of {len(operations)} operations; the document itself names none"
     server = mapping(servers[0]) if servers else {}
     url = str(server.get("url") or "/")
     variables = mapping(server.get("variables"))

@@ -13,7 +13,9 @@ from source_rest_api.openapi.schemas import Field, Schemas, Shape
 
 KEYS = ("id", "uuid", "guid", "uid", "_id", "sid", "gid")
 NESTED = ("metadata", "meta", "attributes")
-ASKED_BY = (*KEYS, "slug", "key", "login", "username", "handle", "name", "code", "number", "sha", "ref")
+# What things are asked for by, if the parameter does not say it: what people read, before what machines made.
+ASKED_BY = ("id", "slug", "key", "login", "username", "handle", "name", "code", "number", "sha", "ref", *KEYS[1:])
+ALSO_CALLED = {"index": ("number",)}
 NUMBERS = ("integer", "number")
 KEY_TYPES = ("string", "", *NUMBERS)
 
@@ -120,7 +122,7 @@ def _inner(fields: Mapping[str, Field], name: str, schemas: Schemas) -> dict[str
 def _best(fields: Mapping[str, Field], rest: str, kind: str) -> str | None:
     """The field that a parameter asks by: what it is named after first, then of the same type, then sure ones."""
     candidates = []
-    for place, name in enumerate(dict.fromkeys((rest, *ASKED_BY) if rest else ASKED_BY)):
+    for place, name in enumerate(dict.fromkeys((rest, *ALSO_CALLED.get(rest, ()), *ASKED_BY) if rest else ASKED_BY)):
         field = _named(fields, name)
         if field is not None and field.shape.kind == "scalar" and field.shape.type in KEY_TYPES:
             is_meant = name == rest and not field.shape.is_nullable and (name != "name" or field.is_sure)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from source_rest_api.openapi.access import Access, access_of, base_url_of
+from source_rest_api.openapi.access import Access, access_of, base_url_of, is_elsewhere
 from source_rest_api.openapi.document import Document, DocumentError, LostReferenceError
 from source_rest_api.openapi.fields import cursor_of, primary_key_of
 from source_rest_api.openapi.guess import Gap, Guess
@@ -24,6 +24,7 @@ SET_ELSEWHERE = {"accept", "content-type", "authorization"}  # OpenAPI says that
 ALL = "all"
 
 Settings = dict[str, Any]
+Place = tuple[str, str]  # method and path
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +94,11 @@ def propose(document: Document, only: Sequence[str] = ()) -> Proposal:
     """
     every = list(operations(document))
     schemas = Schemas(document)
-    lists, skipped = _lists(every, schemas)
+    base_url, gaps = base_url_of(document, every)
+    elsewhere = {_place(operation) for operation in every if is_elsewhere(operation, document, base_url.value)}
+    lists, skipped = _lists(every, elsewhere, schemas)
     if not lists:
         raise DocumentError(_nothing(skipped))
-    base_url, gaps = base_url_of(document)
     access = access_of(document, [operation for operation, _ in lists], base_url.value)
     streams = _chosen(_streams(lists, access, schemas, _addresses(every)), only)
     if not streams:
@@ -120,13 +122,15 @@ def _nothing(skipped: Sequence[Skipped]) -> str:
     return f"{text} Why: {'; '.join(f'{reason} ({count} times)' for reason, count in reasons)}." if reasons else text
 
 
-def _lists(every: Sequence[Operation], schemas: Schemas) -> tuple[list[tuple[Operation, Records]], list[Skipped]]:
+def _lists(
+    every: Sequence[Operation], elsewhere: Collection[Place], schemas: Schemas
+) -> tuple[list[tuple[Operation, Records]], list[Skipped]]:
     lists, skipped = [], []
     for operation in every:
         if operation.method not in MAY_LIST:
             continue
         try:
-            records = _records(operation, schemas)
+            records = _records(operation, elsewhere, schemas)
         except (NoListError, LostReferenceError) as problem:
             if operation.method == "get":
                 skipped.append(Skipped("GET", operation.path, str(problem)))
@@ -139,17 +143,21 @@ def _lists(every: Sequence[Operation], schemas: Schemas) -> tuple[list[tuple[Ope
     return lists, skipped
 
 
+def _place(operation: Operation) -> Place:
+    return operation.method, operation.path
+
+
 def _seems_to_read(operation: Operation) -> bool:
     words = set(snake(f"{operation.path} {operation.node.get('operationId', '')}").split("_"))
     return bool(words & {"search", "query", "list", "find", "filter", "lookup"})
 
 
-def _records(operation: Operation, schemas: Schemas) -> Records:
+def _records(operation: Operation, elsewhere: Collection[Place], schemas: Schemas) -> Records:
     if operation.no_schema:
         raise NoListError(operation.no_schema)
     if any(sign in operation.path for sign in ("?", "#", "{{")):
         raise NoListError("its path holds a query or a fragment, which the form cannot say")
-    if operation.server:
+    if _place(operation) in elsewhere:
         raise NoListError(f"is served from another host ({operation.server}): make a second configuration for it")
     return records_of(schemas, operation.schema, operation.path)
 
