@@ -29,8 +29,9 @@ def example(name: str, api: Api) -> Any:
     config["base_url"] = f"{api.url}/v"
     config["max_retries"] = 1
     for pages in filter(None, [config.get("pagination"), *(stream.get("pagination") for stream in config["streams"])]):
-        pages["page_size"] = 2
-    if "token_url" in config["credentials"]:
+        if pages["pagination_type"] != "none":
+            pages["page_size"] = 2
+    if "token_url" in config.get("credentials", {}):
         config["credentials"]["token_url"] = f"{api.url}/token"
     return config
 
@@ -50,7 +51,8 @@ def ids(result: Any, stream: str) -> list[Any]:
 
 def test_every_example_has_a_stand_in():
     named = {path.stem for path in EXAMPLES.glob("*.json")}
-    assert named - TESTED_ELSEWHERE == {"github", "stripe", "slack", "notion", "hubspot", "microsoft-graph"}
+    assert named - TESTED_ELSEWHERE == {"github", "stripe", "slack", "notion", "hubspot", "microsoft-graph", "gitlab",
+                                        "pokeapi", "coingecko"}  # fmt: skip
 
 
 def test_github(source):
@@ -209,3 +211,78 @@ def test_microsoft_graph(source):
     assert ids(result, "users") == ["u1", "u2"]
     members = sorted((row["group_id"], row["id"]) for row in records(result, "group_members"))
     assert members == [("g1", "u1"), ("g1", "u2"), ("g2", "u2")]
+
+
+def test_gitlab_reads_changed_issues_and_says_when_the_token_has_expired(source):
+    issues = [{"id": n, "updated_at": f"2024-01-{n:02d}T00:00:00.000Z"} for n in range(1, 6)]
+    token = "<personal access token>"
+
+    def linked(rows: list[Any]) -> Callable[[Request], Response]:
+        def answer(request: Request) -> Response:
+            if request.headers.get("PRIVATE-TOKEN") != token:
+                return Response(b'{"error": "invalid_token", "error_description": "Token is expired."}', 401)
+            page, size = int(request.query.get("page", "1")), int(request.query["per_page"])
+            found = [row for row in rows if row.get("updated_at", "") >= request.query.get("updated_after", "")]
+            following = f'<{api.url}{request.target}&page={page + 1}>; rel="next"'
+            more = {"Link": following} if len(found) > page * size else {}
+            return Response(json.dumps(found[(page - 1) * size : page * size]).encode(), headers={**JSON, **more})
+
+        return answer
+
+    answers = {"/v/projects": linked([{"id": 7}, {"id": 8}]), "/v/projects/7/issues": linked(issues),
+               "/v/projects/8/issues": lambda request: Response(b'{"message": "403 Forbidden"}', 403)}  # fmt: skip
+    with serving(Api(answers)) as api:
+        config = example("gitlab", api)
+        first = source.read(config)
+        assert first.exit_code == 0
+        assert ids(first, "issues") == [1, 2, 3, 4, 5]
+        issues.append({"id": 6, "updated_at": "2024-02-01T00:00:00.000Z"})
+        assert ids(source.read(config, "issues", state=kept(first)), "issues") == [6]
+        config["credentials"]["api_key"] = "an-expired-token"
+        (error,) = traced(source.read(config, "projects"))
+    assert error["failure_type"] == "config_error"
+    assert "Token is expired" in error["message"]
+
+
+def test_pokeapi_follows_its_links_to_the_end_and_reads_each_detail(source):
+    names = [f"pokemon-{n}" for n in range(1, 8)]
+
+    def listed(request: Request) -> Any:
+        at, size = int(request.query.get("offset", "0")), int(request.query["limit"])
+        more = at + size < len(names)
+        following = f"{api.url}/v/pokemon?offset={at + size}&limit={size}" if more else None
+        return {"count": len(names), "next": following, "results": [{"name": name} for name in names[at : at + size]]}
+
+    def detail(request: Request) -> Any:
+        name = request.path.rpartition("/")[2]
+        return {"id": int(name[8:]), "name": name, "height": 7, "sprites": {"front": "left out"}}
+
+    with serving(Api({"/v/pokemon": listed}, default=detail)) as api:
+        result = source.read(example("pokeapi", api))
+        assert len(api.of("/v/pokemon")) == 2 * 4  # the stream itself, and for its children
+    assert [row["name"] for row in records(result, "pokemon")] == names
+    assert ids(result, "pokemon_details") == list(range(1, 8))
+    assert all("sprites" not in row for row in records(result, "pokemon_details"))
+
+
+def test_coingecko_ends_with_an_empty_page_and_waits_when_the_limit_is_reached(source):
+    coins = [{"id": f"coin-{n}", "current_price": n / 3} for n in range(4)]
+    refused: list[Request] = []
+
+    def markets(request: Request) -> Any:
+        if request.query["page"] == "2" and not refused:
+            refused.append(request)
+            return Response(
+                b'{"status": {"error_code": 429, "error_message": "limit"}}', 429, {**JSON, "Retry-After": "1"}
+            )
+        at = (int(request.query["page"]) - 1) * 2
+        return coins[at : at + 2]
+
+    with serving(Api({"/v/coins/markets": markets})) as api:
+        config = example("coingecko", api)
+        config["rate_limit"] = {"requests_per_second": 30}  # in place of a minute: behind a 429 its rest is waited for
+        result = source.read(config)
+        assert [request.query["page"] for request in api.requests] == ["1", "2", "2", "3"]
+        assert {request.headers["x-cg-demo-api-key"] for request in api.requests} == {"<demo API key>"}
+    assert result.exit_code == 0
+    assert ids(result, "markets") == [coin["id"] for coin in coins]
