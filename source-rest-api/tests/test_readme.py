@@ -23,6 +23,15 @@ def test_every_test_that_the_readme_names_exists() -> None:
         assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, f"{feature}: {named}"
 
 
+def test_every_message_that_the_readme_explains_is_one_of_ours() -> None:
+    table = README.partition("### What an error means")[2].partition("\n## ")[0]
+    messages = re.findall(r"^\| `(.+?)` \|", table, re.MULTILINE)
+    assert len(messages) >= 9
+    code = "".join(path.read_text("utf-8") for path in (ROOT / "source-rest-api" / "source_rest_api").glob("*.py"))
+    joined = re.sub(r"\"\s+f?\"", "", code)  # texts that go on in the next line
+    assert [message for message in messages if message not in joined] == []
+
+
 def test_every_setting_of_the_form_is_in_the_readme() -> None:
     words = set(re.findall(r"\w+", README))
     assert _settings(json.loads(SPEC.read_text("utf-8"))["connectionSpecification"]) - words == set()
