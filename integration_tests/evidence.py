@@ -102,7 +102,7 @@ class Keeper:
     def _write(self, lines: Iterable[bytes]) -> None:
         lines = [line for line in lines if line and not PAYLOADS.match(line)]
         if lines:
-            test = os.environ.get("PYTEST_CURRENT_TEST", "").encode(errors="replace")
+            test = os.environ.get("PYTEST_CURRENT_TEST", "").partition("[")[0].encode()  # parameters may be canaries
             with self._path.open("ab") as file:
                 file.writelines(line + b"   [" + test + b"]\n" for line in lines)
 

@@ -11,6 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from destination_s3_datalake.config import Config
+from destination_s3_datalake.lake import s3
+from destination_s3_datalake.lake.session import connect
 
 from integration_tests.acceptance_cases import GONE, dedup, point, row, stream
 from integration_tests.harness import DESTINATION, FINAL, House, Message, Result, catalog, record, state
@@ -265,3 +268,15 @@ def test_tombstones_of_another_key_or_cursor_bury_nothing(house: House):
     assert seen(house) == [(1, 1)]
     ended(house, [point(2), row(id=2, c=1, name="y"), point(3)], by_name)
     assert seen(house) == [(1, 1), (2, 1)]
+
+
+def test_a_file_above_the_largest_single_copy_is_copied_in_parts(house: House, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(s3, "MOST_COPIED", 5 << 20)  # of the 5 GiB that S3 copies in one request
+    config = Config.parse(house.config())
+    bucket = s3.Bucket(connect(config).s3, house.bucket, config.encryption)
+    body = random.Random(5).randbytes((12 << 20) + 7)
+    house.s3.put_object(Bucket=house.bucket, Key="lake/large", Body=body)
+    before = len(house.lake.requests())
+    bucket.copy("lake/large", "lake/copied", size=len(body))
+    assert [request["action"] for request in house.lake.requests()[before:]].count("s3:UploadPart") == 3
+    assert house.s3.get_object(Bucket=house.bucket, Key="lake/copied")["Body"].read() == body
