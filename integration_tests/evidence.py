@@ -88,10 +88,8 @@ class Keeper:
     def __init__(self, kept: Kept):
         self._path = kept.folder / f"{os.getpid()}-{next(_numbers)}.printed"
         self._rest = b""
-        self.has_seen = False
 
     def feed(self, chunk: bytes) -> None:
-        self.has_seen = True
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         self._write(lines)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airbyte_cdk.utils.airbyte_secrets_utils import update_secrets
 from source_rest_api import commands
 
 from integration_tests.rest_api import Answer, Api, Request, Response, serving
@@ -39,10 +38,9 @@ def written(folder: Path, config: Mapping[str, Any], name: str = "config.json") 
 
 
 @pytest.fixture(autouse=True)
-def a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal of a known width, and none of the secrets that other tests of this process have masked."""
+def a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a known width."""
     monkeypatch.setenv("COLUMNS", "100")
-    update_secrets([])
 
 
 def test_preview_shows_requests_detection_records_schema_and_candidates(tmp_path: Path) -> None:

@@ -297,7 +297,7 @@ def a_stream_is_gone(runner: Runner, api: Api) -> Seen:
 
 
 @trap(
-    ("source.py", "        if unknown:\n", "        if False:\n"),
+    ("reading.py", "    if unknown:\n", "    if False:\n"),
     act=a_stream_is_gone,
 )
 def a_stream_that_is_no_more_is_an_empty_table(seen: Seen) -> None:

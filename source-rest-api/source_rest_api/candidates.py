@@ -9,7 +9,7 @@ from itertools import combinations, pairwise
 from typing import Any
 
 from source_rest_api.schema_inference import string_kind
-from source_rest_api.times import RFC3339, FormatError, to_moment
+from source_rest_api.times import EPOCHS, RFC3339, FormatError, to_moment
 
 MOST_SHOWN = 5
 DEEPEST = 3
@@ -18,8 +18,7 @@ _CHANGE = re.compile(r"updat|modif|chang|edited|last_?mod", re.IGNORECASE)
 _TIME = re.compile(r"creat|insert|date|time|stamp|_at$|At$|^at$|^ts$|_on$|generated|published", re.IGNORECASE)
 _ID = re.compile(r"^_?(id|uuid|guid|gid|pk)$", re.IGNORECASE)
 _IDS = re.compile(r"(id|Id|ID|uuid|guid|key|code|number|slug|sku|iid|ts)$")
-_FIRST_EPOCH, _LAST_EPOCH = 946_684_800, 4_102_444_800  # 2000 to 2100, in seconds
-_EPOCHS = (("epoch_s", 1), ("epoch_ms", 1000), ("epoch_us", 1_000_000))
+_FIRST_EPOCH, _LAST_EPOCH = 946_684_800_000_000, 4_102_444_800_000_000  # 2000 to 2100, in microseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +37,12 @@ class CursorField:
         field: dotted.
         format: for ``cursor_format``.
         order: of its values in the sample: ascending, descending, equal or mixed.
-        moments: the values, in microseconds, in the order of the sample.
         reason: in words.
     """
 
     field: str
     format: str
     order: str
-    moments: tuple[int, ...]
     reason: str
 
 
@@ -78,10 +75,9 @@ def cursors_in(records: Sequence[Mapping[str, Any]]) -> list[CursorField]:
         if format_ is None:
             continue
         try:
-            moments = tuple(to_moment(value, format_) for value in column)
+            order = _order([to_moment(value, format_) for value in column])
         except FormatError:
             continue
-        order = _order(moments)
         name = field.rpartition(".")[2]
         is_change, is_time = bool(_CHANGE.search(name)), bool(_TIME.search(name))
         says = "; its name says that it moves when a record changes" if is_change else ""
@@ -89,7 +85,7 @@ def cursors_in(records: Sequence[Mapping[str, Any]]) -> list[CursorField]:
                  "mixed": "in no order"}[order]  # fmt: skip
         reason = f"a time ({format_}) in {len(column)} of {len(records)} records, {words}{says}"
         rank = (len(column) < len(records), not is_change, order == "equal", not is_time, field.count("."))
-        found.append((rank, CursorField(field, format_, order, moments, reason)))
+        found.append((rank, CursorField(field, format_, order, reason)))
     return [cursor for _, cursor in sorted(found, key=lambda entry: entry[0])][:MOST_SHOWN]
 
 
@@ -135,8 +131,8 @@ def _time_format(field: str, column: Sequence[Any]) -> str | None:
     if not _TIME.search(field.rpartition(".")[2]) and not _CHANGE.search(field.rpartition(".")[2]):
         return None
     numbers = [_number(value) for value in column]
-    for format_, scale in _EPOCHS:
-        if all(number is not None and _FIRST_EPOCH <= number / scale < _LAST_EPOCH for number in numbers):
+    for format_, unit in EPOCHS.items():
+        if all(number is not None and _FIRST_EPOCH <= number * unit < _LAST_EPOCH for number in numbers):
             return format_
     return None
 

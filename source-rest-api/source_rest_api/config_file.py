@@ -6,7 +6,7 @@ Values come from the JSON or YAML parser; places from YAML's nodes, of which JSO
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,11 @@ class Document:
         while place not in self.positions:
             place = place[:-1]
         return self.positions[place]
+
+
+def written(place: Iterable[str | int]) -> str:
+    """A place as one would write it, such as ``streams[0].path``; empty for the top."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place).removeprefix(".")
 
 
 def read_document(path: str) -> Document:

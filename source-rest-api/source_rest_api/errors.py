@@ -25,8 +25,7 @@ def transient_error(message: str) -> AirbyteTracedException:
 
 def plain_url(url: str | None) -> str:
     """A URL as it may be shown: without user, password, query and fragment."""
-    parts = urlsplit(url or "")
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return f"{origin(url)}{urlsplit(url or '').path}"
 
 
 def plain_host(url: str | None) -> str:

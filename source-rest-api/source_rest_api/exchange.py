@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -17,7 +17,6 @@ import requests
 from airbyte_cdk.models import FailureType
 from airbyte_cdk.sources.declarative.requesters.http_requester import HttpRequester
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
-from urllib3.exceptions import DecodeError, HTTPError
 
 from source_rest_api.api_errors import ADVICE
 from source_rest_api.body import BodyError
@@ -26,15 +25,13 @@ from source_rest_api.errors import config_error, plain_url, shown_url, transient
 from source_rest_api.form import PARENT, Form, Stream
 from source_rest_api.formats import TooLarge, unzipped
 from source_rest_api.limits import Gate
-from source_rest_api.network import prepare
+from source_rest_api.network import prepare, read_body
 from source_rest_api.pagination import Request, placed_request
 from source_rest_api.rows import Window
 from source_rest_api.streams import request_format
 from source_rest_api.times import to_text
 from source_rest_api.watching import Watcher, show_answers
 
-CHUNK = 1 << 20
-SLOWEST = 1024  # bytes in a second, once timeout_seconds are over
 # Of a redirect to another host only these headers go along: any other may hold credentials.
 HARMLESS_HEADERS = {"accept", "accept-encoding", "accept-language", "connection", "host", "user-agent"}
 KEEPS_BODY = (307, 308)
@@ -194,48 +191,6 @@ class Exchange:
         bounds = ((cursor.start_param, window.lower), (cursor.end_param, window.end))
         values = {name: to_text(moment, format_) for name, moment in bounds if name and moment is not None}
         return placed_request(values, cursor.inject_into)
-
-
-def read_body(response: requests.Response, limit: int, seconds: int, *, decode: bool = True) -> bytes:
-    """A whole body, and its connection given back.
-
-    Args:
-        response: whose body was not read yet.
-        limit: the most bytes.
-        seconds: after which a body must not come slower than ``SLOWEST``.
-        decode: whether what ``Content-Encoding`` says is undone.
-
-    Raises:
-        TooLarge: it has more.
-        requests.exceptions.RequestException: as ``iter_content`` does.
-    """
-    chunks: list[bytes] = []
-    size, begun = 0, time.monotonic()
-    with response:
-        for chunk in _arriving(response, decode=decode):
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > limit:
-                raise TooLarge
-            passed = time.monotonic() - begun
-            if passed > seconds and size < passed * SLOWEST:
-                raise requests.exceptions.Timeout
-    return b"".join(chunks)
-
-
-def _arriving(response: requests.Response, *, decode: bool) -> Iterator[bytes]:
-    """Pieces of a body as they come, so that one that drips is noticed; requests waits for a whole piece.
-
-    Raises:
-        requests.exceptions.RequestException: as ``iter_content`` does.
-    """
-    try:
-        while piece := response.raw.read1(CHUNK, decode_content=decode):
-            yield piece
-    except DecodeError as cause:
-        raise requests.exceptions.ContentDecodingError(cause) from None
-    except HTTPError as cause:
-        raise requests.exceptions.ConnectionError(cause) from None
 
 
 quote_all = partial(quote, safe="")

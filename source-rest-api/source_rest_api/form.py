@@ -339,9 +339,8 @@ class Form(_Part, frozen=True):
         """
         from source_rest_api.form_rules import problems
 
-        own = {name: value for name, value in config.items() if not name.startswith("__")}
         try:
-            form = cls.converted(own)
+            form = cls.converted(without_ours(config))
         except msgspec.ValidationError as cause:
             raise config_error(
                 f"Configuration: {str(cause).replace('$.', '').replace('at `$`', 'at the top')}."
@@ -395,6 +394,11 @@ class Form(_Part, frozen=True):
         """The texts inside of a login's body, but those that say who, and not how it is proved."""
         if isinstance(self.credentials, SessionToken) and self.credentials.login_body:
             yield from _texts_in(msgspec.json.decode(self.credentials.login_body))
+
+
+def without_ours(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration as the user has it: without what this process, or the platform, keeps in it."""
+    return {name: value for name, value in config.items() if not name.startswith("__")}
 
 
 _PUBLIC_HEADERS = {"accept", "accept-language", "accept-encoding", "content-type", "user-agent", "cache-control"}

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
-from source_rest_api.config_file import Place
-from source_rest_api.form import PARENT, Form
+from source_rest_api.config_file import Place, written
+from source_rest_api.form import PARENT, Form, without_ours
 from source_rest_api.form_rules import problems as broken_rules
 
 _STREAM = re.compile(r"Stream (?P<quote>['\"])(?P<name>.+?)(?P=quote)")
@@ -35,7 +35,7 @@ class Problem:
 
 def problems_of(config: Mapping[str, Any]) -> list[Problem]:
     """Every problem that can be seen; empty for a configuration that ``Form.parse`` accepts."""
-    own = {name: value for name, value in config.items() if not name.startswith("__")}
+    own = without_ours(config)
     found = list(_type_problems(own, Form, ()))
     if found:
         return found
@@ -103,8 +103,7 @@ def _words(cause: msgspec.ValidationError, kind: Any) -> str:
 
 
 def _shown(place: Place) -> str:
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
-    return text.lstrip(".") or "the configuration"
+    return written(place) or "the configuration"
 
 
 # --- where a broken rule is -------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ What is kept of a request is safe to show: credentials are masked by value, and 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,7 +15,6 @@ from airbyte_cdk.utils.airbyte_secrets_utils import filter_secrets
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 
 from source_rest_api.description import MASK, is_secret_name
-from source_rest_api.form import Form
 from source_rest_api.source import SourceRestApi
 from source_rest_api.watching import Enough
 
@@ -82,14 +80,12 @@ class _Log:
     record_path: str = ""
     detected: str = ""
     has_more: bool = False
-    begun: float = 0.0
 
     def asking(self, stream: str) -> None:
         is_enough = stream == self.stream and len(self.pages) >= self.most_pages
         if is_enough or len(self.asked) >= self.most_requests:
             self.has_more = True
             raise Enough
-        self.begun = time.monotonic()
 
     def answered(self, stream: str, response: requests.Response) -> None:
         method, url = response.request.method or "", masked_url(response.request.url or "")
@@ -113,10 +109,13 @@ def look(
 ) -> Look:
     """Read some pages of a stream. What goes wrong meanwhile is part of what was seen.
 
-    Raises:
-        AirbyteTracedException: the form is wrong.
+    Args:
+        config: a good form.
+        name: of a stream of it.
+        most_pages: of the stream.
+        most_requests: for all of it.
+        keeper: keeps a configuration whose refresh token was rotated.
     """
-    Form.parse(config)
     log = _Log(name, most_pages, most_requests)
     records: list[Record] = []
     problem = ""

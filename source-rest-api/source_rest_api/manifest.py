@@ -26,11 +26,11 @@ from jsonschema import Draft7Validator
 from jsonschema.exceptions import SchemaError, ValidationError
 from packaging.version import InvalidVersion, Version
 
+from source_rest_api.config_file import Place, written
 from source_rest_api.errors import config_error
 from source_rest_api.form import Form
 
 Document = dict[str, Any]
-Place = tuple[str | int, ...]
 
 RESERVED = "__"  # the platform's own keys, and the CDK's way to run Python of a configuration
 ROTATED = "refresh_token_updater"  # writes tokens into the configuration, below ``credentials`` unless told otherwise
@@ -221,10 +221,7 @@ def check_shape(document: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
 
 def place(where: Iterable[str | int]) -> str:
     """A place in a document, as one would write it."""
-    text = ""
-    for step in where:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}"
-    return text.removeprefix(".") or "the top"
+    return written(where) or "the top"
 
 
 def _mapping(text: str, field: str) -> Document:

@@ -41,7 +41,7 @@ from source_rest_api.form import Form
 from source_rest_api.manifest import Manifest, check_components, check_limits, check_shape, resolve, texts_in
 from source_rest_api.manifest_parts import parts_for, written_back
 from source_rest_api.page import BUDGET, PAGE, Page
-from source_rest_api.reading import FULL_REFRESH_COMPLETE, Reading, keep_pace, state_message
+from source_rest_api.reading import FULL_REFRESH_COMPLETE, Reading, keep_pace, refuse_unknown, state_message
 from source_rest_api.rows import MOST_RECORDS
 from source_rest_api.sampling import CHECK_SECONDS, Sample, sample_all, within
 from source_rest_api.schema_inference import infer_schema
@@ -139,10 +139,7 @@ class ManifestEngine(ConcurrentDeclarativeSource):
     def read_pages(self, catalog: ConfiguredAirbyteCatalog) -> Iterator[AirbyteMessage | Page]:
         """As ``SourceRestApi.read_pages``."""
         streams = {stream.name: stream for stream in self._built()}
-        unknown = sorted({entry.stream.name for entry in catalog.streams} - streams.keys())
-        if unknown:
-            raise config_error(f"The catalog names streams that the manifest does not have: {', '.join(unknown)}. "
-                               f"Streams: {', '.join(streams)}. Discover the schema again.")  # fmt: skip
+        refuse_unknown(catalog, streams, of="manifest")
         counts: dict[str, int] = {}
         for stream in streams.values():
             keep_pace(stream, counts)

@@ -38,10 +38,10 @@ from urllib3 import HTTPResponse
 
 from source_rest_api.errors import config_error, origin
 from source_rest_api.exact_json import ExactFloat, exact_float, is_number, loads
-from source_rest_api.exchange import read_body, strip_credentials
-from source_rest_api.form import Form
+from source_rest_api.exchange import strip_credentials
+from source_rest_api.form import Form, without_ours
 from source_rest_api.formats import TooLarge
-from source_rest_api.network import adapter_of
+from source_rest_api.network import adapter_of, read_body
 from source_rest_api.streams import CONNECT_SECONDS
 
 _convert = TypeTransformer.default_convert
@@ -79,8 +79,7 @@ def parts_for(form: Form, outer: Mapping[str, Any]) -> Iterator[None]:
 
 def written_back(outer: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
     """The connector's configuration with another manifest_config."""
-    own = {name: value for name, value in outer.items() if not name.startswith("__")}
-    return {**own, "manifest_config": msgspec.json.encode(config).decode()}
+    return {**without_ours(outer), "manifest_config": msgspec.json.encode(config).decode()}
 
 
 @contextmanager

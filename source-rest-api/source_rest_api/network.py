@@ -1,4 +1,4 @@
-"""Connections: certificates, and which addresses may be reached.
+"""Connections: certificates, which addresses may be reached, and how much of an answer is taken.
 
 The guard looks at the address that is connected to, after the name was resolved, and connects to that very address: a
 name that resolves to something else a moment later changes nothing, and redirects pass through it too. Addresses of
@@ -12,6 +12,8 @@ import os
 import socket
 import ssl
 import tempfile
+import time
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
@@ -19,13 +21,16 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, DecodeError, HTTPError, NameResolutionError, NewConnectionError
 from urllib3.util.connection import create_connection
 
 from source_rest_api.errors import config_error
 from source_rest_api.form import Form
+from source_rest_api.formats import TooLarge
 
 POOL_SIZE = 32  # as many as there can be workers
+CHUNK = 1 << 20
+SLOWEST = 1024  # bytes in a second, once timeout_seconds are over
 METADATA = tuple(
     map(
         ip_network,
@@ -60,6 +65,48 @@ def adapter_of(form: Form) -> GuardedAdapter:
         context=tls_context(form.ca_bundle, form.client_certificate, form.client_key),
         allow_private=form.allow_private_hosts and not is_cloud,
     )
+
+
+def read_body(response: requests.Response, limit: int, seconds: int, *, decode: bool = True) -> bytes:
+    """A whole body, and its connection given back.
+
+    Args:
+        response: whose body was not read yet.
+        limit: the most bytes.
+        seconds: after which a body must not come slower than ``SLOWEST``.
+        decode: whether what ``Content-Encoding`` says is undone.
+
+    Raises:
+        TooLarge: it has more.
+        requests.exceptions.RequestException: as ``iter_content`` does.
+    """
+    chunks: list[bytes] = []
+    size, begun = 0, time.monotonic()
+    with response:
+        for chunk in _arriving(response, decode=decode):
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > limit:
+                raise TooLarge
+            passed = time.monotonic() - begun
+            if passed > seconds and size < passed * SLOWEST:
+                raise requests.exceptions.Timeout
+    return b"".join(chunks)
+
+
+def _arriving(response: requests.Response, *, decode: bool) -> Iterator[bytes]:
+    """Pieces of a body as they come, so that one that drips is noticed; requests waits for a whole piece.
+
+    Raises:
+        requests.exceptions.RequestException: as ``iter_content`` does.
+    """
+    try:
+        while piece := response.raw.read1(CHUNK, decode_content=decode):
+            yield piece
+    except DecodeError as cause:
+        raise requests.exceptions.ContentDecodingError(cause) from None
+    except HTTPError as cause:
+        raise requests.exceptions.ConnectionError(cause) from None
 
 
 def tls_context(ca_bundle: str, certificate: str, key: str) -> ssl.SSLContext | None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,7 @@ from airbyte_cdk.utils.stream_status_utils import as_airbyte_message as status_m
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 
 from source_rest_api.boundary import BoundaryTracker, known_of
+from source_rest_api.errors import config_error
 from source_rest_api.form import Cursor
 from source_rest_api.page import BUDGET, Page, page_of
 from source_rest_api.states import FULL_REFRESH_COMPLETE, State
@@ -222,6 +223,14 @@ class Reading:
         if full != stream.last_state:
             stream.last_state = full
             yield state_message(stream.name, full)
+
+
+def refuse_unknown(catalog: ConfiguredAirbyteCatalog, names: Collection[str], of: str) -> None:
+    """Raise a config_error if the catalog names streams that the form, or the manifest, does not have."""
+    unknown = sorted({entry.stream.name for entry in catalog.streams} - set(names))
+    if unknown:
+        raise config_error(f"The catalog names streams that the {of} does not have: {', '.join(unknown)}. "
+                           f"Streams: {', '.join(names)}. Discover the schema again.")  # fmt: skip
 
 
 def keep_pace(stream: AbstractStream, counts: Mapping[str, int]) -> None:

@@ -18,8 +18,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from source_rest_api import commands
-
 if TYPE_CHECKING:
     from source_rest_api.entrypoint import PageEntrypoint
 
@@ -34,6 +32,8 @@ def main() -> None:
     if arguments == ["spec"]:
         sys.stdout.write(json.dumps({"type": "SPEC", "spec": json.loads(SPEC.read_text("utf-8"))}) + "\n")
         return
+    from source_rest_api import commands  # argparse and logging, which spec does without
+
     try:
         code = commands.main(arguments, sys.stdout) if commands.is_ours(arguments) else _run(arguments)
         sys.stdout.flush()

@@ -36,7 +36,7 @@ from source_rest_api.boundary import known_of
 from source_rest_api.errors import config_error
 from source_rest_api.form import SHARED, Form, Stream
 from source_rest_api.page import Page
-from source_rest_api.reading import FULL_REFRESH_COMPLETE, Reading, as_records, keep_pace, state_message
+from source_rest_api.reading import FULL_REFRESH_COMPLETE, Reading, as_records, keep_pace, refuse_unknown, state_message
 from source_rest_api.retriever import BOUNDARIES, COUNTS, DETECTED
 from source_rest_api.sampling import CHECK_SECONDS, Sample, Sampler, first_page, sample_all, schema_of, within
 from source_rest_api.states import check_states, migrated, stream_state
@@ -176,10 +176,7 @@ class SourceRestApi(YamlDeclarativeSource):
                 yield from engine.read_pages(catalog)
             return
         check_states(form, self._input)
-        unknown = sorted({entry.stream.name for entry in catalog.streams} - set(form.names))
-        if unknown:
-            raise config_error(f"The catalog names streams that the form does not have: {', '.join(unknown)}. "
-                               f"Streams: {', '.join(form.names)}. Discover the schema again.")  # fmt: skip
+        refuse_unknown(catalog, form.names, of="form")
         cursors = {stream.name: stream.cursor for stream in form.streams if stream.cursor is not None}
         reading = Reading(cursors, catalog, self._input, self._config[SHARED].setdefault(IGNORED, {}))
         yield from reading.pages(super().read(logger, self._config, reading.catalog, state))

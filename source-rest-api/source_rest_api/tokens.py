@@ -24,7 +24,16 @@ from airbyte_cdk.utils.airbyte_secrets_utils import add_to_secrets
 from source_rest_api.api_errors import api_text
 from source_rest_api.body import value_in
 from source_rest_api.errors import config_error, plain_url, transient_error
-from source_rest_api.form import SHARED, Form, Jwt, OAuth, OAuthClientCredentials, OAuthRefreshToken, SessionToken
+from source_rest_api.form import (
+    SHARED,
+    Form,
+    Jwt,
+    OAuth,
+    OAuthClientCredentials,
+    OAuthRefreshToken,
+    SessionToken,
+    without_ours,
+)
 from source_rest_api.masking import forms_of
 from source_rest_api.network import session_of
 from source_rest_api.watching import CREDENTIALS, show_answers, watcher_of
@@ -147,7 +156,7 @@ class _OAuth:
         if isinstance(rotated, str) and rotated and rotated != self._refresh_token:
             hide(rotated)
             self._refresh_token = rotated
-            own = {name: value for name, value in self._config.items() if not name.startswith("__")}
+            own = without_ours(self._config)
             own["credentials"] = {**own.get("credentials", {}), "refresh_token": rotated}
             self._config.get(SHARED, {}).get(KEEPER, emit_configuration_as_airbyte_control_message)(own)
         return token

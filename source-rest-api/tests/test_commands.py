@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import TextIO
 
 import pytest
-from airbyte_cdk.utils.airbyte_secrets_utils import update_secrets
 from source_rest_api import commands
 from source_rest_api.commands import AIRBYTE, COMMANDS, Command
 from source_rest_api.errors import config_error
@@ -38,8 +37,7 @@ def run(arguments: argparse.Namespace, out: TextIO) -> int:
 
 @pytest.fixture
 def end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command of this name is known, and none of the secrets that other tests of this process have masked."""
-    update_secrets([])
+    """A command of this name is known."""
     monkeypatch.setitem(sys.modules, "end_command", SimpleNamespace(add_arguments=add_arguments, run=run))
     monkeypatch.setattr(commands, "COMMANDS", {"end": Command("end in one way or another", "end_command")})
 

@@ -32,24 +32,22 @@ def add_credentials(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def credentials_from(arguments: argparse.Namespace) -> tuple[Credentials, Credentials]:
-    """The credentials, and the same with words in place of secrets, for a file that may be shown. Empty without any.
+def credentials_from(arguments: argparse.Namespace) -> Credentials:
+    """The credentials; empty without any.
 
     Raises:
         AirbyteTracedException: a variable is not set, or a file cannot be read.
     """
     if arguments.bearer_env:
-        kind: Credentials = {"auth_type": "bearer"}
-        return {**kind, "token": _variable(arguments.bearer_env)}, {**kind, "token": f"<{arguments.bearer_env}>"}
+        return {"auth_type": "bearer", "token": _variable(arguments.bearer_env)}
     if arguments.api_key_env:
-        kind = {"auth_type": "api_key", "name": arguments.api_key_name, "inject_into": arguments.api_key_in}
-        return {**kind, "api_key": _variable(arguments.api_key_env)}, {**kind, "api_key": f"<{arguments.api_key_env}>"}
+        where = {"name": arguments.api_key_name, "inject_into": arguments.api_key_in}
+        return {"auth_type": "api_key", **where, "api_key": _variable(arguments.api_key_env)}
     if arguments.credentials:
-        found: Credentials = dict(read_document(arguments.credentials).value)
-        found = found.get("credentials", found)
-        words = {name: value if name in _PUBLIC else f"<{name}>" for name, value in found.items()}
-        return found, words
-    return {}, {}
+        held = read_document(arguments.credentials).value
+        found: Credentials = held.get("credentials", held)
+        return found
+    return {}
 
 
 def file_keeper(path: str) -> Callable[[Mapping[str, Any]], None]:
@@ -88,9 +86,3 @@ def _variable(name: str) -> str:
     if not found:
         raise config_error(f"The environment variable {name} is not set.")
     return found
-
-
-_PUBLIC = {
-    "auth_type", "username", "prefix", "name", "inject_into", "token_url", "scopes", "client_auth", "audience",
-    "login_url", "login_method", "token_path", "lifetime_seconds", "algorithm", "key_id", "header_prefix",
-}  # fmt: skip

@@ -18,13 +18,13 @@ import requests
 
 from source_rest_api.errors import config_error, plain_url
 from source_rest_api.form import Form
-from source_rest_api.network import adapter_of
-from source_rest_api.openapi.document import MOST_BYTES, Document, DocumentError
+from source_rest_api.formats import TooLarge
+from source_rest_api.network import read_body, session_of
+from source_rest_api.openapi.document import MOST_BYTES, TOO_LARGE, Document, DocumentError
 from source_rest_api.openapi.guess import Gap, Guess
 from source_rest_api.openapi.proposal import Proposal, ProposedStream, propose
 
 TIMEOUT_SECONDS = 60
-CHUNK_BYTES = 1 << 20
 ORDER = ("record_path", "parents", "pagination", "primary_key", "incremental", "query_params", "headers")
 
 
@@ -139,19 +139,12 @@ def _read(path: str) -> bytes:
 
 def _fetched(url: str) -> bytes:
     """The document at a URL. Addresses of cloud metadata services are refused, as everywhere."""
-    session = requests.Session()
-    adapter = adapter_of(Form(base_url=url, streams=[]))
-    session.mount("http://", adapter)
-    session.mount("https://", adapter)
-    found = bytearray()
     try:
-        with session.get(url, timeout=TIMEOUT_SECONDS, stream=True) as answer:
+        with session_of(Form()).get(url, timeout=TIMEOUT_SECONDS, stream=True) as answer:
             if not answer.ok:
                 raise config_error(f"{plain_url(url)} answered {answer.status_code}. Give the document's own URL.")
-            for chunk in answer.iter_content(CHUNK_BYTES):
-                found += chunk
-                if len(found) > MOST_BYTES:
-                    break
+            return read_body(answer, MOST_BYTES, TIMEOUT_SECONDS)
+    except TooLarge:
+        raise DocumentError(TOO_LARGE) from None
     except requests.RequestException as problem:
         raise config_error(f"{plain_url(url)} cannot be read: {type(problem).__name__}.") from None
-    return bytes(found)

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, out: TextIO) -> int:
     """0 if the stream can be read; 1 if reading failed, after what was seen until then."""
     config = dict(read_document(arguments.config).value)
-    credentials, _ = credentials_from(arguments)
+    credentials = credentials_from(arguments)
     if credentials:
         config["credentials"] = credentials
     form = Form.parse(config)

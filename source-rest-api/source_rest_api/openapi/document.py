@@ -15,6 +15,7 @@ import msgspec
 import yaml
 
 MOST_BYTES = 64 << 20
+TOO_LARGE = f"The document is larger than {MOST_BYTES >> 20} MiB. Give a part of it."
 MOST_HOPS = 32  # from reference to reference
 YAML_TIMESTAMP, YAML_BOOL = "tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:bool"
 
@@ -62,7 +63,7 @@ class Document:
             DocumentError: it is neither, or no OpenAPI 3 or Swagger 2 document.
         """
         if len(text) > MOST_BYTES:
-            raise DocumentError(f"The document is larger than {MOST_BYTES >> 20} MiB. Give a part of it.")
+            raise DocumentError(TOO_LARGE)
         root = _decoded(text)
         version = str(root.get("openapi") or root.get("swagger") or "") if isinstance(root, dict) else ""
         if not version.startswith(("3.", "2.0")) and version != "2":

@@ -12,7 +12,8 @@ from source_rest_api.openapi.operations import Operation, Parameter
 from source_rest_api.openapi.schemas import Field, Schemas, Shape
 
 KEYS = ("id", "uuid", "guid", "uid", "_id", "sid", "gid")
-NESTED = ("metadata", "meta", "attributes")
+METADATA = "metadata"
+NESTED = (METADATA, "meta", "attributes")
 # What things are asked for by, if the parameter does not say it: what people read, before what machines made.
 ASKED_BY = ("id", "slug", "key", "login", "username", "handle", "name", "code", "number", "sha", "ref", *KEYS[1:])
 ALSO_CALLED = {"index": ("number",)}
@@ -54,11 +55,10 @@ def primary_key_of(
     for name in (*KEYS, *own):
         if name in fields and _is_key(fields[name].shape):
             return Guess(name, "each record has it, by its name" if fields[name].is_sure else "by its name")
-    for outer in NESTED[:1]:
-        inner = _inner(fields, outer, schemas)
-        for name in ("uid", "id"):
-            if name in inner and _is_key(inner[name].shape):
-                return Guess(f"{outer}.{name}", "by its name")
+    inner = _inner(fields, METADATA, schemas)
+    for name in ("uid", "id"):
+        if name in inner and _is_key(inner[name].shape):
+            return Guess(f"{METADATA}.{name}", "by its name")
     if address is not None:
         found = asked_by(fields, address, collection, schemas, is_own=True)
         if found is not None:

@@ -43,7 +43,6 @@ class Operation:
     headers: frozenset[str] = frozenset()
     server: str = ""
     security: list[Node] | None = None
-    is_deprecated: bool = False
     node: Mapping[str, Node] = field(default_factory=dict)
 
     def of(self, where: str) -> list[Parameter]:
@@ -88,7 +87,6 @@ def _operation(document: Document, path: str, method: str, place: Mapping[str, N
         headers,
         server=str(mapping(servers[0]).get("url", "")) if servers else "",
         security=security if isinstance(security, list) else None,
-        is_deprecated=node.get("deprecated") is True,
         node=node,
     )
 

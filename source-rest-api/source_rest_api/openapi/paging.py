@@ -80,9 +80,7 @@ def pagination_of(operation: Operation, records: Records, schemas: Schemas) -> G
 
 def paging_parameters(pagination: Mapping[str, Any]) -> set[str]:
     """Parameters that a pagination sets by itself."""
-    named = {"page_param", "offset_param", "token_param"}
-    first = {"page_param", "offset_param"} if pagination.get("pagination_type") != "cursor" else set()
-    found = {str(value) for name, value in pagination.items() if name in named & first}
+    found = {str(pagination[name]) for name in ("page_param", "offset_param") if name in pagination}
     return found | ({str(pagination["size_param"])} if pagination.get("page_size") else set())
 
 
