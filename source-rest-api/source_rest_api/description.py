@@ -88,7 +88,7 @@ def _plain(text: str) -> str:
 
 def shown_value(name: str, value: str) -> str:
     """A query parameter's value, unless its name says that it is a secret."""
-    return MASK if _SECRET_NAME.search(name) else value
+    return MASK if is_secret_name(name) else value
 
 
 def is_secret_name(name: str) -> bool:

@@ -189,3 +189,13 @@ def _spoil(config: dict[str, Any], data: st.DataObject) -> None:
             )
         case _:
             place[key] = data.draw(VALUES)
+
+
+@pytest.mark.parametrize("name", ["api_key", "access-token", "auth", "Cookie", "filter[token]"])
+def test_a_parameter_that_is_named_like_a_secret_is_not_shown(tmp_path: Path, name: str) -> None:
+    form = {"base_url": "https://api.example.com", "streams": [{"name": "users", "path": "/users"}],
+            "query_params": [{"name": name, "value": "s3cr3t"}]}  # fmt: skip
+    code, lines = said_of(tmp_path, json.dumps(form))
+    assert code == 0
+    assert "s3cr3t" not in "".join(lines)
+    assert any(f"{name}=****" in line for line in lines)
