@@ -7,9 +7,11 @@ extract step, with gzip as it comes, and without. Nothing is sent to anybody els
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +104,7 @@ def bare(task: Task) -> list[str]:
 
 
 def ours(task: Task) -> list[str]:
-    return [str(Path(sys.executable).parent / "source-rest-api"), *task.read(our_form(task))]
+    return [str(source_bin() / "source-rest-api"), *task.read(our_form(task))]
 
 
 def our_form(task: Task) -> dict[str, Any]:
@@ -117,7 +119,7 @@ def our_form(task: Task) -> dict[str, Any]:
 
 def stock(task: Task) -> list[str]:
     manifest = task.file("manifest", stock_manifest(task))
-    return [sys.executable, "-c", STOCK, manifest, *task.read({})]
+    return [str(source_bin() / "python"), "-c", STOCK, manifest, *task.read({})]
 
 
 def stock_manifest(task: Task) -> dict[str, Any]:
@@ -169,6 +171,17 @@ def dlt(task: Task, *, files: str = "gzip") -> list[str]:
 
 def dlt_without_gzip(task: Task) -> list[str]:
     return dlt(task, files="plain")
+
+
+@cache
+def source_bin() -> Path:
+    """Where the source is installed alone, as in its image: beside it, the CDK would load the destination's boto3."""
+    root = Path(__file__).parents[1]
+    folder = root / ".make" / "bench-source"
+    sync = ["sync", "--frozen", "--no-dev", "--quiet", "--package", "source-rest-api", "--python", sys.executable]
+    environment = {**os.environ, "UV_PROJECT_ENVIRONMENT": str(folder)}
+    subprocess.run([root / ".make" / "uv" / "bin" / "uv", *sync], check=True, cwd=root, env=environment)
+    return folder / "bin"
 
 
 def python_with(name: str, *packages: str) -> Path:

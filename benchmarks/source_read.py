@@ -22,9 +22,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.source_peers import Task, bare, dlt, dlt_without_gzip, our_form, ours, stock
+from benchmarks.source_peers import Task, bare, dlt, dlt_without_gzip, our_form, ours, source_bin, stock
 
-BIN = Path(sys.executable).parent
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 START_SECONDS = 120
 ALL = ("plain", "incremental", "projection", "small", "slow", "memory", "large")
@@ -138,7 +137,7 @@ def slow(workers: int) -> list[str]:
             ]
         }  # fmt: skip
         arguments = ["read", "--catalog", task.file("catalog", catalog), "--config", task.file("config", form)]
-        one = cost([str(BIN / "source-rest-api"), *arguments], task.folder)
+        one = cost([str(source_bin() / "source-rest-api"), *arguments], task.folder)
         took = time.monotonic() - _first_request(url)
         if one.records != SLOW_STREAMS * SLOW_PAGES:
             raise SystemExit(f"slow streams: {one.records} records")
@@ -178,13 +177,15 @@ def large() -> list[str]:
         task = Task(url, "plain", records, Path(folder))
         form = {**our_form(task), "pagination": {"pagination_type": "none"}}
         size = int(urllib.request.urlopen(f"{url}/items?page=1").headers["Content-Length"]) / 1_048_576
-        allowed = cost([str(BIN / "source-rest-api"), *task.read({**form, "max_response_mb": 600})], task.folder)
+        allowed = cost(
+            [str(source_bin() / "source-rest-api"), *task.read({**form, "max_response_mb": 600})], task.folder
+        )
         print(f"large: a page of {size:.0f} MB: peak {allowed.peak_mb:.0f} MB, {allowed.peak_mb / size:.2f} times")
         if allowed.exit_code or allowed.records != records:
             problems.append(f"large: exit code {allowed.exit_code}, {allowed.records} of {records} records")
         if allowed.peak_mb > 4 * size:
             problems.append(f"large: {allowed.peak_mb / size:.2f} times the page, not 4")
-        refused = cost([str(BIN / "source-rest-api"), *task.read(form)], task.folder)
+        refused = cost([str(source_bin() / "source-rest-api"), *task.read(form)], task.folder)
         is_refused = refused.exit_code == 1 and b"max_response_mb (256)" in refused.out.read_bytes()
         print(f"large: under the default: {'refused' if is_refused else 'NOT REFUSED'}, peak {refused.peak_mb:.0f} MB")
         problems += [] if is_refused else ["large: not refused under the default"]

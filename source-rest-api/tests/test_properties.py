@@ -157,6 +157,36 @@ def test_what_is_dropped_is_gone_and_all_else_is_as_it_was(record, dropped):
     assert kept == wanted
 
 
+PAGES = st.lists(st.lists(st.dictionaries(names | st.text(max_size=2), records, max_size=4), max_size=3), max_size=8)
+
+
+@given(PAGES, st.lists(names, min_size=1, max_size=2, unique=True))
+def test_a_page_is_projected_as_its_records_are_one_by_one(pages, dropped):
+    made = Projection(Stream(name="s", path="", drop_fields=dropped))
+    for page in pages:
+        texts = [msgspec.Raw(json.dumps(record).encode()) for record in page]
+        found = made.records(texts, {})
+        assert [json.loads(one) for one in found] == [json.loads(made.record(text, {})) for text in texts]
+        assert [json.loads(one) for one in found] == [
+            {name: value for name, value in record.items() if name not in dropped} for record in page
+        ]
+
+
+def test_a_field_that_comes_late_or_in_every_record_anew_is_there_like_all_others():
+    made = Projection(Stream(name="s", path="", drop_fields=["x"]))
+    for number in range(20):
+        page = [msgspec.Raw(b'{"x":1,"n":1.10,"new %d":[{"x":1}]}' % number)] * 2
+        assert made.records(page, {}) == [b'{"n":1.10,"new %d":[{"x":1}]}' % number] * 2
+
+
+def test_more_fields_than_are_learned_and_names_that_no_struct_can_have_are_kept():
+    for record in ({f"f{number}": number for number in range(300)}, {'a"b': 1, "c\\d": 2, "\x01": 3}):
+        made = Projection(Stream(name="s", path="", drop_fields=["x"]))
+        page = [msgspec.Raw(json.dumps({**record, "x": 0}).encode())]
+        for _ in range(3):
+            assert [json.loads(one) for one in made.records(page, {})] == [record]
+
+
 @given(st.integers() | st.decimals(allow_nan=False, allow_infinity=False).map(str))
 def test_a_projection_keeps_the_text_of_numbers(number):
     made = Projection(Stream(name="s", path="", drop_fields=["x"]))
