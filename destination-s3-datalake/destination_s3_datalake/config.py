@@ -8,7 +8,8 @@ that names the field and never its value: a value may be a secret.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from functools import cache
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -456,9 +457,13 @@ def connection_specification() -> dict[str, Any]:
 
 def secrets_of(raw: Mapping[str, Any]) -> tuple[str, ...]:
     """Every value of ``raw`` that the form calls a secret, longest first; read before validation, so nothing leaks."""
-    secret_names = set(_secret_names(connection_specification()))
-    found = {value for value in _values_under(raw, secret_names) if len(value) >= MIN_SECRET_LENGTH}
+    found = {value for value in _values_under(raw, _secret_fields()) if len(value) >= MIN_SECRET_LENGTH}
     return tuple(sorted(found, key=len, reverse=True))
+
+
+@cache
+def _secret_fields() -> frozenset[str]:
+    return frozenset(_secret_names(connection_specification()))
 
 
 def _explain(error: ValidationError) -> str:
@@ -513,7 +518,7 @@ def _secret_names(node: Any) -> Iterator[str]:
             yield from _secret_names(branch)
 
 
-def _values_under(node: Any, names: set[str]) -> Iterator[str]:
+def _values_under(node: Any, names: Collection[str]) -> Iterator[str]:
     if isinstance(node, Mapping):
         for name, child in node.items():
             if name in names and isinstance(child, str):

@@ -61,6 +61,8 @@ class Faults:
     at: dict[str, Any] | None = None
     role_session_seconds: int | None = None
     """How long an assumed role lasts from now, if not for as long as was asked for."""
+    clock_ahead_seconds: float = 0.0
+    """How far the clock of S3 is ahead of this machine's: days pass in a moment."""
     seed: int | None = None
 
 
@@ -165,12 +167,23 @@ GLUE_FAULTS = ("ThrottlingException", "ConcurrentModificationException", "Intern
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
+class Clock:
+    """What S3 takes for the time."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta()
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
+
+
 class FaultyApplication:
     """A WSGI application around moto's, which decides for each request what goes wrong."""
 
-    def __init__(self, application: Application):
+    def __init__(self, application: Application, clock: Clock):
         self._application = application
         self._faults = Faults()
+        self._clock = clock
         self._random = random.Random(1)  # noqa: S311  # reproducible faults, not secrets
         self._lock = threading.Lock()
         self._counts = {"requests": 0, "reject": 0, "lose": 0, "glue": 0, "deny": 0, "at": 0}
@@ -210,6 +223,7 @@ class FaultyApplication:
     def _control(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         with self._lock:
             self._faults = Faults(**{**asdict(self._faults), **changes})
+            self._clock.ahead = timedelta(seconds=self._faults.clock_ahead_seconds)
             if changes.get("seed") is not None:
                 self._random.seed(changes["seed"])
             return {**asdict(self._faults), "counts": dict(self._counts)}
@@ -301,7 +315,7 @@ def _error(start: Any, action: str, status: str, code: str, text: str) -> Iterab
     return [f'<?xml version="1.0"?>{body}'.encode()]
 
 
-def strict_application() -> Application:
+def strict_application(clock: Clock) -> Application:
     """moto's server application with its laxities removed, for this process."""
     from moto.core.exceptions import JsonRESTError
     from moto.glue import responses as glue
@@ -354,6 +368,7 @@ def strict_application() -> Application:
         more = {"NextToken": str(first + 1000)} if len(found) > first + 1000 else {}
         return glue.ActionResult({"Partitions": found[first : first + 1000], **more})
 
+    setattr(s3, "utcnow", lambda: clock.now().replace(tzinfo=None))  # noqa: B010
     setattr(s3.S3Backend, "complete_multipart_upload", complete_multipart_upload)  # noqa: B010  # mypy: a method
     setattr(glue.GlueResponse, "update_table", update_table)  # noqa: B010
     setattr(glue.GlueResponse, "get_partitions", partitions_by_page)  # noqa: B010
@@ -371,13 +386,18 @@ def serve(port: int, port_file: Path | None, host: str = "127.0.0.1") -> None:
     """Serve until killed. Port 0 takes a free one and writes it to ``port_file``."""
     from werkzeug.serving import WSGIRequestHandler, make_server
 
-    class QuietHandler(WSGIRequestHandler):
+    clock = Clock()
+
+    class Handler(WSGIRequestHandler):
         def log_request(self, *_: object) -> None:
             """Say nothing: requests are kept for ``/__requests``."""
 
-    server = make_server(
-        host, port, FaultyApplication(strict_application()), threaded=True, request_handler=QuietHandler
-    )
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            """For the header ``Date``."""
+            return super().date_time_string(clock.now().timestamp() if timestamp is None else timestamp)
+
+    application = FaultyApplication(strict_application(clock), clock)
+    server = make_server(host, port, application, threaded=True, request_handler=Handler)
     if port_file is not None:
         draft = port_file.with_suffix(".draft")
         draft.write_text(str(server.server_port))
