@@ -693,7 +693,11 @@ class StreamSync:
         if self._intent.replaces:
             started = self._now()
             rows = self._replace(table)
-            self._notify("INFO", f"published {rows} rows as the new table in {self._now() - started:.1f} s.")
+            took, now = self._now() - started, table.state
+            self._notify(
+                "INFO",
+                f"published {rows} rows in {now.files} files ({now.bytes} bytes) as the new table in {took:.1f} s.",
+            )
 
     def _replace(self, table: Table) -> int:
         """Publish this run's rows, and those of earlier tries of its generation, as the table; how many they are."""
@@ -781,10 +785,11 @@ class StreamSync:
                 generation=self._plan.generation if replaces else None,
                 replaces=replaces,
             )
+        now = "" if rows is None else f", {rows} rows now"
         self._notify(
             "INFO",
             f"merged {sum(commit.rows for commit in pending)} rows into the table: {merged.added} added, "
-            f"{merged.removed} replaced or deleted, {rows} rows now; {read} bytes read, {written} bytes in the new "
+            f"{merged.removed} replaced or deleted{now}; {read} bytes read, {written} bytes in the new "
             f"folder, {len(merged.kept)} files kept as they were, {self._now() - started:.1f} s.",
         )
         return -1 if rows is None else rows
