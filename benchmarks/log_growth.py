@@ -11,19 +11,15 @@ requests, or if a row is missing or doubled.
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import time
 from collections import Counter
-from functools import cache
 
-from botocore.loaders import JSONFileLoader
-from destination_s3_datalake.output import Output
-from destination_s3_datalake.run import open_sync
 from local_runner.lake import running_lake
 
 from integration_tests.harness import BIN, House, Message, as_lines, catalog, plain_environment, record, state
+from integration_tests.in_process import write_in_process
 from integration_tests.test_crashes import killer
 
 
@@ -71,26 +67,23 @@ def _until_open(requests: list[Message]) -> int | None:
     return next(entries, None)
 
 
-def sync(house: House, number: int, output: Output) -> None:
+def sync(house: House, number: int) -> None:
     house.lake.faults(clock_ahead_seconds=3600 * number)
-    with open_sync(house.config(compact_files_over=64), catalog(), output) as feeder:
-        feeder.feed(as_lines(messages(number)))
-        feeder.finish()
+    done = write_in_process(house.config(compact_files_over=64), catalog(), as_lines(messages(number)))
+    if done.exit_code:
+        raise SystemExit(f"sync {number}: {done.errors}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--syncs", type=int, default=8760)
     count = parser.parse_args().syncs
-    # A process loads AWS's service descriptions once; here thousands of syncs share a process.
-    load = cache(JSONFileLoader().load_file)
-    setattr(JSONFileLoader, "load_file", lambda _, path: load(path))  # noqa: B010  # mypy: a method
     problems = []
-    with running_lake() as lake, open(os.devnull, "wb") as nowhere:
-        house, output = House(lake, "bench-log", "bench"), Output(nowhere.fileno())
+    with running_lake() as lake:
+        house = House(lake, "bench-log", "bench")
         house.write(messages(1))
         for number in range(2, count + 1):
-            sync(house, number, output)
+            sync(house, number)
             if number in (count // 10, count):
                 print(f"{number} syncs, under _airbyte/: {counted(house)}", flush=True)
         last = max(key for key in house.keys("lake/_airbyte/") if "checkpoint-" in key)
