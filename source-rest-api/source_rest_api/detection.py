@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from source_rest_api.body import keys, outline, value_in
+from source_rest_api.body import keys, outline, raw_at, value_in
 from source_rest_api.form import AutoPages, LinkHeader, NextUrl, Tokens
 from source_rest_api.pagination import (
     Answer,
@@ -84,16 +84,15 @@ class DetectedPages:
         }
         if answer.next_link:
             return LinkedPages(LinkHeader(**asked), self._base_url), "Link header"
-        if not answer.is_json or not answer.body.lstrip().startswith(b"{"):
-            return None, "single page"
-        around = outline(answer.body)
+        place, around = _around(answer)
         for path in NEXT_URLS:
             if _is_url(value_in(around, keys(path))):
-                return LinkedPages(NextUrl(next_path=path, **asked), self._base_url), f"next URL at {path!r}"
+                urls = NextUrl(next_path=place + path, **asked)
+                return LinkedPages(urls, self._base_url), f"next URL at {urls.next_path!r}"
         for path, param in TOKENS:
             if _is_token(value_in(around, keys(path))):
-                found = Tokens(token_path=path, token_param=param, **asked)
-                return StoppingPages(found, TokenPages(found)), f"token at {path!r}, sent as {param!r}"
+                found = Tokens(token_path=place + path, token_param=param, **asked)
+                return StoppingPages(found, TokenPages(found)), f"token at {found.token_path!r}, sent as {param!r}"
         sign = _sign_of_more(around, answer.count)
         if sign:
             raise PagingError(
@@ -101,6 +100,17 @@ class DetectedPages:
                 "pagination_type none if this is all"
             )
         return None, "single page"
+
+
+def _around(answer: Answer) -> tuple[str, dict[str, Any]]:
+    """What stands beside the records, behind the path to it: the root, or the first item of a list of both."""
+    if not answer.is_json:
+        return "", {}
+    if answer.body.lstrip().startswith(b"{"):
+        return "", outline(answer.body)
+    head = raw_at(answer.body, ["0"])
+    is_record = answer.first is not None and head == bytes(answer.first)
+    return "0.", {} if head is None or is_record else outline(head)
 
 
 def _is_url(found: Any) -> bool:
