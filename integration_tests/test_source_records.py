@@ -160,6 +160,16 @@ def test_a_star_in_the_record_path_takes_all_values_and_keeps_the_keys(source, p
     assert records(read(source, json.dumps(body).encode(), record_path=path)) == found
 
 
+def test_a_key_may_lie_in_objects_and_is_reported_as_paths(source):
+    rows = [{"country": {"id": "DE"}, "date": "2024"}, {"country": {"id": "FR"}, "date": "2024"}]
+    with serving(Api({"/items": lambda request: rows})) as api:
+        config = form(api, listing(primary_key=["country.id", "date"]))
+        assert records(source.read(config)) == rows
+        (stream,) = source.run("discover", config).of("CATALOG")[0]["catalog"]["streams"]
+        assert source.run("check", config).of("CONNECTION_STATUS")[0]["connectionStatus"]["status"] == "SUCCEEDED"
+    assert stream["source_defined_primary_key"] == [["country", "id"], ["date"]]
+
+
 # --- filter and projection ------------------------------------------------------------------------------------------
 
 PEOPLE = [
