@@ -128,8 +128,9 @@ def test_a_list_that_says_there_is_more_but_not_where_is_an_error_unless_it_is_t
 
 @pytest.mark.parametrize(
     ("around", "name"),
-    [({"has_more": True}, "has_more"), ({"meta": {"total_pages": 3}}, "meta.total_pages"), ({"total": 6}, "total")],
-)
+    [({"has_more": True}, "has_more"), ({"isLast": False}, "isLast"),
+     ({"meta": {"total_pages": 3}}, "meta.total_pages"), ({"total": 6}, "total")],
+)  # fmt: skip
 def test_an_answer_that_says_there_is_more_but_not_where_is_an_error(source, around, name):
     with serving(Api({"/items": lambda request: {"data": FIVE, **around}})) as api:
         (error,) = traced(source.read(form(api, listing())))

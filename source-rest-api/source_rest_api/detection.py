@@ -45,6 +45,17 @@ HAS_MORE = (
     "has_more", "hasMore", "has_next", "hasNext", "more", "meta.has_more", "meta.hasMore", "pagination.has_more",
     "pagination.hasMore", "pagination.has_next", "paging.has_more", "meta.pagination.has_more",
 )  # fmt: skip
+IS_LAST = (
+    "isLast",
+    "is_last",
+    "isLastPage",
+    "is_last_page",
+    "last",
+    "end_of_stream",
+    "done",
+    "meta.is_last",
+    "page.last",
+)
 TOTAL_PAGES = (
     "total_pages", "totalPages", "page_count", "pages", "last_page", "meta.total_pages", "meta.last_page",
     "meta.totalPages", "meta.pagination.total_pages", "pagination.total_pages", "pagination.totalPages",
@@ -123,9 +134,10 @@ def _is_token(found: Any) -> bool:
 
 def _sign_of_more(around: Mapping[str, Any], count: int) -> str:
     """The name of what says that this is not all; empty if nothing does."""
-    for path in HAS_MORE:
-        if value_in(around, keys(path)) is True:
-            return path
+    for flags, more in ((HAS_MORE, True), (IS_LAST, False)):
+        for path in flags:
+            if value_in(around, keys(path)) is more:
+                return path
     if count == 0:
         return ""
     for paths, seen in ((TOTAL_PAGES, 1), (TOTALS, count)):
