@@ -256,21 +256,19 @@ class PageRetriever(Retriever):
         pager = pager_of(self._stream.pagination or self._form.pagination, self._form.base_url)
         finder = RecordFinder.of(self._stream.record_path, in_columns=self._stream.format == "columns")
         request: Request | None = pager.first()
-        is_first = True
+        is_first, is_json = True, self._stream.answers_json
         while request is not None:
             response, body = self._exchange.fetch(request, window)
             if response.status_code == NO_CONTENT or response.status_code in self._stream.ignore_status_codes:
                 return
             ceiling: CeilingReached | None = None
             try:
-                body = clean(body) if self._stream.answers_json else as_text(body)
+                body = clean(body) if is_json else as_text(body)
                 self._check_for_errors(response, body)
                 records = self._records(body, finder, is_first=is_first)
                 link = response.links.get("next", {}).get("url")
                 ends: tuple[Raw | None, Raw | None] = (records[-1], records[0]) if records else (None, None)
-                answer = Answer(
-                    response.url, body, len(records), link, response.headers, *ends, self._stream.answers_json
-                )
+                answer = Answer(response.url, body, len(records), link, response.headers, *ends, is_json)
                 request = pager.next(answer)
             except CeilingReached as reached:
                 ceiling = reached
