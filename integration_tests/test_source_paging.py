@@ -97,9 +97,40 @@ def test_how_an_api_pages_is_detected_and_said(source, answer, words):
 
 
 @pytest.mark.parametrize(
-    ("around", "name"),
-    [({"has_more": True}, "has_more"), ({"meta": {"total_pages": 3}}, "meta.total_pages"), ({"total": 6}, "total")],
+    ("head", "words"),
+    [
+        (lambda at: {"next": f"/items?at={at + 2}" if at < 4 else None}, "next URL at '0.next'"),
+        (
+            lambda at: {"nextPageToken": str(at + 2) if at < 4 else ""},
+            "token at '0.nextPageToken', sent as 'pageToken'",
+        ),
+    ],
 )
+def test_what_stands_beside_the_records_in_a_list_leads_on(source, head, words):
+    def answer(request):
+        at = int(request.query.get("at", request.query.get("pageToken", "0")))
+        return [head(at), FIVE[at : at + 2]]
+
+    with serving(Api({"/items": answer})) as api:
+        result = source.read(form(api, listing(record_path="1")))
+    assert records(result) == FIVE
+    assert f"Pagination of stream 'items': {words} (detected)" in logs(result)
+
+
+def test_a_list_that_says_there_is_more_but_not_where_is_an_error_unless_it_is_the_records(source):
+    with serving(Api({"/items": lambda request: [{"pages": 3, "total": 15}, FIVE]})) as api:
+        (error,) = traced(source.read(form(api, listing(record_path="1"))))
+        assert "there is more (pages)" in error["message"]
+        orders = [{"id": 1, "total": 99, "has_more": True}]
+        api.answers["/items"] = lambda request: orders
+        assert records(source.read(form(api, listing()))) == orders
+
+
+@pytest.mark.parametrize(
+    ("around", "name"),
+    [({"has_more": True}, "has_more"), ({"isLast": False}, "isLast"),
+     ({"meta": {"total_pages": 3}}, "meta.total_pages"), ({"total": 6}, "total")],
+)  # fmt: skip
 def test_an_answer_that_says_there_is_more_but_not_where_is_an_error(source, around, name):
     with serving(Api({"/items": lambda request: {"data": FIVE, **around}})) as api:
         (error,) = traced(source.read(form(api, listing())))
@@ -125,6 +156,8 @@ def test_an_empty_page_with_a_next_url_is_not_the_end(source):
     [
         ({}, lambda page: {}, 4),
         ({"has_more_path": "more.yes"}, lambda page: {"more": {"yes": page < 3}}, 3),
+        ({"is_last_path": "is.last"}, lambda page: {"is": {"last": page >= 3}}, 3),
+        ({"stop_on_empty": False, "is_last_path": "last"}, lambda page: {"last": page >= 6}, 6),
         ({"total_path": "meta.total"}, lambda page: {"meta": {"total": 5}}, 3),
         ({"total_path": "total"}, lambda page: {"total": "5"}, 3),
         ({"total_pages_path": "pages"}, lambda page: {"pages": 3}, 3),
@@ -145,13 +178,15 @@ def test_reading_ends_by_the_stop_rule_of_the_form(source, rules, around, asked)
     assert any("max_pages is reached" in text for text in logs(result)) == ("max_pages" in rules)
 
 
-def test_more_that_is_promised_goes_on_behind_an_empty_page(source):
+@pytest.mark.parametrize(("path", "is_more"), [("has_more_path", True), ("is_last_path", False)])
+def test_more_that_is_promised_goes_on_behind_an_empty_page(source, path, is_more):
     def answer(request):
         page = int(request.query["page"])
-        return {"data": FIVE if page == 2 else [], "more": page < 3}
+        return {"data": FIVE if page == 2 else [], "flag": is_more if page < 3 else not is_more}
 
     with serving(Api({"/items": answer})) as api:
-        assert records(source.read(form(api, paged(has_more_path="more")))) == FIVE
+        assert records(source.read(form(api, paged(**{path: "flag"})))) == FIVE
+        assert len(api.requests) == 3
 
 
 def test_a_total_that_is_no_number_is_an_error(source):

@@ -97,6 +97,39 @@ def test_a_body_that_is_not_of_its_format_is_an_error(source, body, stream, word
     assert error["failure_type"] == "config_error"
 
 
+def test_lists_beside_each_other_are_records_with_the_text_of_the_api(source):
+    columns = b'{"time": ["a", "b"], "t": [1.50, null], "n": [1, 99999999999999999999]}'
+    body = b'{"hourly_units": {"t": "C"}, "hourly": %b}' % columns
+    result = read(source, body, format="columns", record_path="hourly")
+    assert [row["time"] for row in records(result)] == ["a", "b"]
+    assert b'{"time":"a","t":1.50,"n":1}' in result.stdout
+    assert b'{"time":"b","t":null,"n":99999999999999999999}' in result.stdout
+
+
+def test_lists_of_different_lengths_are_an_error_and_no_records(source):
+    body = b'{"hourly": {"time": ["a", "b", "c"], "t": [1, 2]}}'
+    result = read(source, body, format="columns", record_path="hourly")
+    (error,) = traced(result)
+    assert "Stream 'items'" in error["message"]
+    assert "lists of different lengths at 'hourly': 't' has 2 values, 'time' has 3" in error["message"]
+    assert records(result) == []
+
+
+def test_a_number_in_a_path_is_a_place_in_a_list(source):
+    def answer(request):
+        page = int(request.query["page"])
+        return [{"page": page, "pages": 3}, FIVE[page * 2 - 2 : page * 2]]
+
+    with serving(Api({"/items": answer})) as api:
+        pages = {"pagination_type": "page", "total_pages_path": "0.pages"}
+        assert records(source.read(form(api, listing(record_path="1", pagination=pages)))) == FIVE
+        assert len(api.requests) == 3
+        failing = {"error_when": "body[0].message", "error_message_path": "0.message.0.value"}
+        api.answers["/items"] = lambda request: [{"message": [{"id": "120", "value": "no such indicator"}]}]
+        (error,) = traced(source.read(form(api, listing(record_path="1", pagination=pages, errors=failing))))
+    assert "answered 200 with an error: no such indicator" in error["message"]
+
+
 def test_lines_can_be_paged(source):
     def answer(request):
         at = int(request.query["offset"])
@@ -125,6 +158,16 @@ def test_lines_can_be_paged(source):
 )  # fmt: skip
 def test_a_star_in_the_record_path_takes_all_values_and_keeps_the_keys(source, path, body, found):
     assert records(read(source, json.dumps(body).encode(), record_path=path)) == found
+
+
+def test_a_key_may_lie_in_objects_and_is_reported_as_paths(source):
+    rows = [{"country": {"id": "DE"}, "date": "2024"}, {"country": {"id": "FR"}, "date": "2024"}]
+    with serving(Api({"/items": lambda request: rows})) as api:
+        config = form(api, listing(primary_key=["country.id", "date"]))
+        assert records(source.read(config)) == rows
+        (stream,) = source.run("discover", config).of("CATALOG")[0]["catalog"]["streams"]
+        assert source.run("check", config).of("CONNECTION_STATUS")[0]["connectionStatus"]["status"] == "SUCCEEDED"
+    assert stream["source_defined_primary_key"] == [["country", "id"], ["date"]]
 
 
 # --- filter and projection ------------------------------------------------------------------------------------------

@@ -478,7 +478,7 @@ NUMBERS = [b"123456789012345678901234567890", b"0.100000000000000005551115123125
 
 
 @trap(
-    ("retriever.py", "body = clean(body) if self._is_json else as_text(body)",
+    ("retriever.py", "body = clean(body) if is_json else as_text(body)",
      "body = __import__('orjson').dumps(__import__('orjson').loads(clean(body)))"),
     [{"name": "numbers", "path": "/numbers"}],
     {"/numbers": lambda request: Response(b'[{"n": [' + b", ".join(NUMBERS) + b"]}]")},

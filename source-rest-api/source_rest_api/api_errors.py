@@ -38,6 +38,8 @@ ADVICE = {
     406: "Check headers.",
     414: "The URL became too long: check query_params.",
 }
+MESSAGES = ("message", "error_description", "error_message", "errorMessages", "detail", "error", "errors", "title",
+            "reason", "description")  # fmt: skip
 RENEWABLE = ("oauth_client_credentials", "oauth_refresh_token", "session_token", "jwt")
 
 
@@ -201,7 +203,7 @@ def _message_in(body: Any) -> str:
         case list():
             return "; ".join(filter(None, map(_message_in, body[:5])))
         case dict():
-            for name in ("message", "error_description", "detail", "error", "errors", "title", "reason", "description"):
+            for name in MESSAGES:
                 if body.get(name):
                     return _message_in(body[name])
     return ""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypedDict, Union
 
 import msgspec
 from msgspec import UNSET, Raw
@@ -20,10 +20,13 @@ HAL = "_embedded"  # whose one list has a name of its own
 MOST_NAMED_KEYS = 10
 MOST_OUTLINE = 65_536
 ANY_KEY = "*"
+PLACE = re.compile(r"0|[1-9]\d?")  # in a list; larger numbers are keys of objects, such as ids
 
 _FIELDS = msgspec.json.Decoder(dict[str, Raw])
 _LIST = msgspec.json.Decoder(list[Raw])
+_COLUMNS = msgspec.json.Decoder(dict[str, list[Raw]])
 _RAW = msgspec.json.Decoder(Raw)
+_ENCODE = msgspec.json.Encoder().encode
 
 
 class BodyError(ValueError):
@@ -60,21 +63,26 @@ class RecordFinder:
 
     A ``*`` in the path takes all values of a list or an object. The keys of an object become the field ``_key`` of the
     records below it (``_key_2`` for the next object further out, and so on).
+
+    Args:
+        path: see above.
+        in_columns: at the end of the path is no list, but an object of one list per field.
     """
 
-    def __init__(self, path: Sequence[str] | None):
+    def __init__(self, path: Sequence[str] | None, *, in_columns: bool = False):
         self._given = path
+        self._in_columns = in_columns
         stars = [index for index, key in enumerate(path or ()) if key == ANY_KEY]
         self._rest = tuple(path[stars[0] :]) if path is not None and stars else ()
         self.path = None if path is None else tuple(path[: stars[0]] if stars else path)
-        self._decoder = None if self.path is None else leaf_decoder(self.path, Raw)
+        self._decoder = None if self.path is None else leaf_decoder(self.path, Raw, in_lists=True)
 
     @classmethod
-    def of(cls, record_path: str) -> RecordFinder:
+    def of(cls, record_path: str, *, in_columns: bool = False) -> RecordFinder:
         """By the form's text: empty looks for the list, ``.`` is the root."""
         if not record_path:
             return cls(None)
-        return cls(() if record_path == "." else record_path.split("."))
+        return cls(() if record_path == "." else record_path.split("."), in_columns=in_columns)
 
     @property
     def text(self) -> str:
@@ -107,8 +115,37 @@ class RecordFinder:
                 raise BodyError(f"has no {'.'.join(self.path) or 'list'!r}; it has {_shape(body)}. Set record_path")
             return []
         if self._rest:
-            return list(_spread(found, self._rest, (), ".".join(self.path) or "its root"))
-        return _as_list(found, self.path)
+            return list(self._spread(found, self._rest, (), ".".join(self.path) or "its root"))
+        return self._at_end(found, self.path)
+
+    def _at_end(self, found: Raw, path: Sequence[str]) -> list[Raw]:
+        return _rows(found, path) if self._in_columns else _as_list(found, path)
+
+    def _spread(self, found: Raw, rest: Sequence[str], outer: tuple[str, ...], where: str) -> Iterator[Raw]:
+        """The records below a path that begins with ``*``; what has not the rest of the path has no records."""
+        start = bytes(found)[:1]
+        if bytes(found) == b"null":
+            return
+        if start not in (b"[", b"{"):
+            raise BodyError(f"has neither a list nor an object at {where!r}, whose values could be records")
+        entries: Iterable[tuple[tuple[str, ...], Raw]]
+        if start == b"[":
+            entries = ((outer, item) for item in _decode(_LIST, found))
+        else:
+            entries = (((key, *outer), item) for key, item in _decode(_FIELDS, found).items())
+        rest = rest[1:]
+        cut = rest.index(ANY_KEY) if ANY_KEY in rest else len(rest)
+        decoder = leaf_decoder(rest[:cut], Raw, in_lists=True)
+        for names, item in entries:
+            below = value_of(item, decoder, rest[:cut])
+            if below is None:
+                continue
+            if cut < len(rest):
+                yield from self._spread(below, rest[cut:], names, ".".join((where, ANY_KEY, *rest[:cut])))
+            else:
+                is_record = not rest and not self._in_columns
+                for record in [wrapped(below)] if is_record else self._at_end(below, rest):
+                    yield _with_keys(record, names)
 
 
 def keys(path: str) -> list[str]:
@@ -116,31 +153,48 @@ def keys(path: str) -> list[str]:
     return re.split(r"(?<!@odata)\.", path)
 
 
-def leaf_decoder(path: Sequence[str], leaf_type: Any) -> msgspec.json.Decoder[Any]:
-    """A decoder that looks at one path only: all else is checked as JSON and never built."""
-    return _leaf_decoder(tuple(path), leaf_type)
+def leaf_decoder(path: Sequence[str], leaf_type: Any, *, in_lists: bool = False) -> msgspec.json.Decoder[Any]:
+    """A decoder that looks at one path only: all else is checked as JSON and never built.
+
+    Args:
+        path: keys of objects.
+        leaf_type: what stands at its end.
+        in_lists: whether a small number is a place in a list, too.
+    """
+    return _leaf_decoder(tuple(path), leaf_type, in_lists)
 
 
 @lru_cache(maxsize=512)
-def _leaf_decoder(path: tuple[str, ...], leaf_type: Any) -> msgspec.json.Decoder[Any]:
+def _leaf_decoder(path: tuple[str, ...], leaf_type: Any, in_lists: bool) -> msgspec.json.Decoder[Any]:
     for key in reversed(path):
-        leaf_type = msgspec.defstruct("At", [("at", leaf_type, UNSET)], rename={"at": key}, gc=False)
+        if in_lists and PLACE.fullmatch(key):
+            leaf_type = _listed_or_keyed(key, leaf_type)
+        else:
+            leaf_type = msgspec.defstruct("At", [("at", leaf_type, UNSET)], rename={"at": key}, gc=False)
     return msgspec.json.Decoder(leaf_type)
+
+
+def _listed_or_keyed(key: str, leaf_type: Any) -> Any:
+    """The item of a list, or the value of an object. Of two structs msgspec would not know which one is meant."""
+    before = [(f"before_{number}", Raw, UNSET) for number in range(int(key))]
+    listed = msgspec.defstruct("AtPlace", [*before, ("at", leaf_type, UNSET)], array_like=True, gc=False)
+    keyed = TypedDict("AtKey", {key: leaf_type}, total=False)  # type: ignore[misc]  # the key is known at run time only
+    return Union[listed, keyed]  # noqa: UP007  # of values, not of names
 
 
 def leaf(found: Any, path: Sequence[str]) -> Any:
     """What such a decoder found; UNSET if some key is missing."""
-    for _ in path:
+    for key in path:
         if found is UNSET:
             return UNSET
-        found = found.at
+        found = found.get(key, UNSET) if type(found) is dict else found.at
     return found
 
 
 def value_at(body: bytes, path: Sequence[str]) -> Any:
     """The value at a path, or None if there is none. Raises BodyError if the body is no JSON."""
     try:
-        found = leaf(leaf_decoder(path, Any).decode(body), path)
+        found = leaf(leaf_decoder(path, Any, in_lists=True).decode(body), path)
     except msgspec.ValidationError:
         return None
     except msgspec.DecodeError as cause:
@@ -166,16 +220,19 @@ def outline(body: bytes) -> dict[str, Any]:
 def value_in(value: Any, path: Sequence[str]) -> Any:
     """The value at a path of a parsed one, or None if there is none."""
     for key in path:
-        if not isinstance(value, Mapping):
+        if isinstance(value, Mapping):
+            value = value.get(key)
+        elif isinstance(value, list) and PLACE.fullmatch(key) and int(key) < len(value):
+            value = value[int(key)]
+        else:
             return None
-        value = value.get(key)
     return value
 
 
 def raw_at(body: bytes | Raw, path: Sequence[str]) -> bytes | None:
     """The JSON text of the value at a path, or None if there is none. Raises BodyError if the body is no JSON."""
     try:
-        found = leaf(leaf_decoder(path, Raw).decode(body), path)
+        found = leaf(leaf_decoder(path, Raw, in_lists=True).decode(body), path)
     except msgspec.ValidationError:
         return None
     except msgspec.DecodeError as cause:
@@ -208,30 +265,27 @@ def _as_list(found: Raw, path: Sequence[str]) -> list[Raw]:
     raise BodyError(f"has a single value at {'.'.join(path) or 'its root'!r}, where a list or an object is wanted")
 
 
-def _spread(found: Raw, rest: Sequence[str], outer: tuple[str, ...], where: str) -> Iterator[Raw]:
-    """The records below a path that begins with ``*``; what has not the rest of the path has no records."""
-    start = bytes(found)[:1]
+def _rows(found: Raw, path: Sequence[str]) -> list[Raw]:
+    """The records of an object of parallel lists, one list per field. What is not as long as the others is an error."""
+    where = repr(".".join(path)) if path else "its root"
     if bytes(found) == b"null":
-        return
-    if start not in (b"[", b"{"):
-        raise BodyError(f"has neither a list nor an object at {where!r}, whose values could be records")
-    entries: Iterable[tuple[tuple[str, ...], Raw]]
-    if start == b"[":
-        entries = ((outer, item) for item in _decode(_LIST, found))
-    else:
-        entries = (((key, *outer), item) for key, item in _decode(_FIELDS, found).items())
-    rest = rest[1:]
-    cut = rest.index(ANY_KEY) if ANY_KEY in rest else len(rest)
-    decoder = leaf_decoder(rest[:cut], Raw)
-    for names, item in entries:
-        below = value_of(item, decoder, rest[:cut])
-        if below is None:
-            continue
-        if cut < len(rest):
-            yield from _spread(below, rest[cut:], names, ".".join((where, ANY_KEY, *rest[:cut])))
-        else:
-            for record in [wrapped(below)] if not rest else _as_list(below, rest):
-                yield _with_keys(record, names)
+        return []
+    try:
+        columns = _COLUMNS.decode(found)
+    except msgspec.ValidationError:
+        raise BodyError(f"has no object of lists at {where}, as format columns wants") from None
+    except msgspec.DecodeError as cause:
+        raise BodyError(f"is no JSON ({cause})") from None
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise BodyError(f"has lists of different lengths at {where}: {_lengths_in_words(lengths)}")
+    return [Raw(_ENCODE(dict(zip(columns, row, strict=True)))) for row in zip(*columns.values(), strict=True)]
+
+
+def _lengths_in_words(lengths: Mapping[str, int]) -> str:
+    """The shortest and the longest, by name."""
+    short, long = min(lengths, key=lengths.__getitem__), max(lengths, key=lengths.__getitem__)
+    return f"{short!r} has {lengths[short]} values, {long!r} has {lengths[long]}"
 
 
 def _with_keys(record: Raw, names: tuple[str, ...]) -> Raw:
@@ -274,7 +328,7 @@ def _shape(body: bytes) -> str:
     try:
         names = sorted(_FIELDS.decode(body))
     except msgspec.MsgspecError:
-        return "no object at its root"
+        return "a list at its root" if body.lstrip()[:1] == b"[" else "no object at its root"
     shown = ", ".join(names[:MOST_NAMED_KEYS]) + (", ..." if len(names) > MOST_NAMED_KEYS else "")
     return f"the keys {shown}" if names else "no keys"
 

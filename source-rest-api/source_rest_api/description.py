@@ -150,6 +150,7 @@ def _ends(pages: Paged) -> Iterator[str]:
         yield f"or one of less than {pages.page_size}"
     for path, words in (
         (pages.has_more_path, "until {} is false"),
+        (pages.is_last_path, "until {} is true"),
         (pages.total_path, "until {} records"),
         (pages.total_pages_path, "until {} pages"),
     ):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from source_rest_api.body import keys, outline, value_in
+from source_rest_api.body import keys, outline, raw_at, value_in
 from source_rest_api.form import AutoPages, LinkHeader, NextUrl, Tokens
 from source_rest_api.pagination import (
     Answer,
@@ -45,6 +45,17 @@ HAS_MORE = (
     "has_more", "hasMore", "has_next", "hasNext", "more", "meta.has_more", "meta.hasMore", "pagination.has_more",
     "pagination.hasMore", "pagination.has_next", "paging.has_more", "meta.pagination.has_more",
 )  # fmt: skip
+IS_LAST = (
+    "isLast",
+    "is_last",
+    "isLastPage",
+    "is_last_page",
+    "last",
+    "end_of_stream",
+    "done",
+    "meta.is_last",
+    "page.last",
+)
 TOTAL_PAGES = (
     "total_pages", "totalPages", "page_count", "pages", "last_page", "meta.total_pages", "meta.last_page",
     "meta.totalPages", "meta.pagination.total_pages", "pagination.total_pages", "pagination.totalPages",
@@ -84,16 +95,15 @@ class DetectedPages:
         }
         if answer.next_link:
             return LinkedPages(LinkHeader(**asked), self._base_url), "Link header"
-        if not answer.is_json or not answer.body.lstrip().startswith(b"{"):
-            return None, "single page"
-        around = outline(answer.body)
+        place, around = _around(answer)
         for path in NEXT_URLS:
             if _is_url(value_in(around, keys(path))):
-                return LinkedPages(NextUrl(next_path=path, **asked), self._base_url), f"next URL at {path!r}"
+                urls = NextUrl(next_path=place + path, **asked)
+                return LinkedPages(urls, self._base_url), f"next URL at {urls.next_path!r}"
         for path, param in TOKENS:
             if _is_token(value_in(around, keys(path))):
-                found = Tokens(token_path=path, token_param=param, **asked)
-                return StoppingPages(found, TokenPages(found)), f"token at {path!r}, sent as {param!r}"
+                found = Tokens(token_path=place + path, token_param=param, **asked)
+                return StoppingPages(found, TokenPages(found)), f"token at {found.token_path!r}, sent as {param!r}"
         sign = _sign_of_more(around, answer.count)
         if sign:
             raise PagingError(
@@ -101,6 +111,17 @@ class DetectedPages:
                 "pagination_type none if this is all"
             )
         return None, "single page"
+
+
+def _around(answer: Answer) -> tuple[str, dict[str, Any]]:
+    """What stands beside the records, behind the path to it: the root, or the first item of a list of both."""
+    if not answer.is_json:
+        return "", {}
+    if answer.body.lstrip().startswith(b"{"):
+        return "", outline(answer.body)
+    head = raw_at(answer.body, ["0"])
+    is_record = answer.first is not None and head == bytes(answer.first)
+    return "0.", {} if head is None or is_record else outline(head)
 
 
 def _is_url(found: Any) -> bool:
@@ -113,9 +134,10 @@ def _is_token(found: Any) -> bool:
 
 def _sign_of_more(around: Mapping[str, Any], count: int) -> str:
     """The name of what says that this is not all; empty if nothing does."""
-    for path in HAS_MORE:
-        if value_in(around, keys(path)) is True:
-            return path
+    for flags, more in ((HAS_MORE, True), (IS_LAST, False)):
+        for path in flags:
+            if value_in(around, keys(path)) is more:
+                return path
     if count == 0:
         return ""
     for paths, seen in ((TOTAL_PAGES, 1), (TOTALS, count)):

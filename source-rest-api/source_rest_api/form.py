@@ -126,6 +126,7 @@ class Paged(_Part, frozen=True):
     stop_on_empty: bool = True
     stop_when_shorter: bool = False
     has_more_path: str = ""
+    is_last_path: str = ""
     total_path: str = ""
     total_pages_path: str = ""
     max_pages: Positive | None = None
@@ -133,7 +134,8 @@ class Paged(_Part, frozen=True):
     @property
     def asks_the_answer(self) -> list[str]:
         """Settings that look into the body for the end."""
-        return [name for name in ("has_more_path", "total_path", "total_pages_path") if getattr(self, name)]
+        paths = ("has_more_path", "is_last_path", "total_path", "total_pages_path")
+        return [name for name in paths if getattr(self, name)]
 
 
 class AutoPages(Paged, frozen=True, tag_field="pagination_type", tag="auto"):
@@ -258,7 +260,7 @@ class Stream(_Part, frozen=True):
     method: Literal["GET", "POST"] = "GET"
     body: str = ""
     record_path: str = ""
-    format: Literal["json", "jsonl", "csv"] = "json"
+    format: Literal["json", "columns", "jsonl", "csv"] = "json"
     csv_delimiter: Annotated[str, Meta(min_length=1, max_length=1)] = ","
     primary_key: list[Name] = []
     headers: list[Pair] = []
@@ -279,6 +281,11 @@ class Stream(_Part, frozen=True):
     @property
     def cursor(self) -> Cursor | None:
         return self.incremental if isinstance(self.incremental, DatetimeCursor | CounterCursor) else None
+
+    @property
+    def answers_json(self) -> bool:
+        """Whether paging and conditions can look into an answer: it is one JSON value."""
+        return self.format in ("json", "columns")
 
     @property
     def key_paths(self) -> list[list[str]]:

@@ -117,6 +117,8 @@ def _field_problems(stream: Stream, here: str) -> Iterator[str]:
             yield f"{here}: drop_fields takes away {field!r}, which primary_key or incremental needs."
     if stream.schema and not _is_schema(stream.schema):
         yield f"{here}: schema is no JSON Schema: write an object with `properties`, each of which is an object."
+    if stream.format == "columns" and not stream.record_path:
+        yield f"{here}: record_path says where the object of columns is; '.' is the answer itself."
 
 
 def _is_within(field: str, place: str) -> bool:
@@ -135,10 +137,13 @@ def _pagination_problems(stream: Stream, here: str) -> Iterator[str]:
         yield f"{here}: max_pages would leave records out for ever, as the state moves on; set is_ascending, or none."
     counts = isinstance(pages, PageNumbers | Offsets)
     if counts and not pages.stop_on_empty and not (pages.asks_the_answer or pages.max_pages):
-        yield f"{here}: without stop_on_empty, has_more_path, total_path, total_pages_path or max_pages is needed."
+        yield (
+            f"{here}: without stop_on_empty, has_more_path, is_last_path, total_path, total_pages_path or max_pages is "
+            "needed."
+        )
     if stream.method == "GET" and pages.inject_into == "body":
         yield f"{here}: pagination that goes into the body needs method POST."
-    if stream.format != "json":
+    if not stream.answers_json:
         for setting in pages.asks_the_answer:
             yield f"{here}: pagination.{setting} looks into a JSON answer; {stream.format} has none."
         if isinstance(pages, NextUrl) or (isinstance(pages, Tokens) and pages.token_path):
@@ -170,7 +175,7 @@ def _condition_problems(stream: Stream, here: str) -> Iterator[str]:
                 Condition(text)
             except ConditionError as problem:
                 yield f"{here}: {setting} {problem}."
-    if stream.errors is not None and stream.errors.error_when and stream.format != "json":
+    if stream.errors is not None and stream.errors.error_when and not stream.answers_json:
         yield f"{here}: errors.error_when looks into a JSON answer; {stream.format} has none."
 
 

@@ -169,7 +169,7 @@ class StoppingPages:
         rules = self._pagination
         if self.was_cut:
             return True
-        has_more = value_at(answer.body, keys(rules.has_more_path)) if rules.has_more_path else None
+        has_more = self._says_more(answer)
         if has_more is False:
             return True
         if rules.total_path and self._records >= self._number(answer, rules.total_path):
@@ -179,6 +179,14 @@ class StoppingPages:
         if rules.stop_on_empty and answer.count == 0 and has_more is not True:
             return True
         return rules.stop_when_shorter and rules.page_size is not None and answer.count < rules.page_size
+
+    def _says_more(self, answer: Answer) -> bool | None:
+        """What the answer itself says about the next page; None if it says nothing."""
+        for path, meaning in ((self._pagination.has_more_path, True), (self._pagination.is_last_path, False)):
+            found = value_at(answer.body, keys(path)) if path else None
+            if isinstance(found, bool):
+                return found is meaning
+        return None
 
     @staticmethod
     def _number(answer: Answer, path: str) -> int:

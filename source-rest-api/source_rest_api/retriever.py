@@ -174,7 +174,7 @@ class PageRetriever(Retriever):
     def _parent_values(self, window: Window, fields: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
         """The fields of each record, with what stands above. If no record has them, the form is wrong."""
         places = [(name, text, text.split(".")) for name, text in fields.items()]
-        decoders = [leaf_decoder(path, Any) for _, _, path in places]
+        decoders = [leaf_decoder(path, Any, in_lists=True) for _, _, path in places]
         count = found = 0
         for records, _ in self._pages(window):
             for record in self._wanted(records):
@@ -254,21 +254,21 @@ class PageRetriever(Retriever):
 
     def _pages_of(self, window: Window) -> Iterator[list[Raw]]:
         pager = pager_of(self._stream.pagination or self._form.pagination, self._form.base_url)
-        finder = RecordFinder.of(self._stream.record_path)
+        finder = RecordFinder.of(self._stream.record_path, in_columns=self._stream.format == "columns")
         request: Request | None = pager.first()
-        is_first = True
+        is_first, is_json = True, self._stream.answers_json
         while request is not None:
             response, body = self._exchange.fetch(request, window)
             if response.status_code == NO_CONTENT or response.status_code in self._stream.ignore_status_codes:
                 return
             ceiling: CeilingReached | None = None
             try:
-                body = clean(body) if self._is_json else as_text(body)
+                body = clean(body) if is_json else as_text(body)
                 self._check_for_errors(response, body)
                 records = self._records(body, finder, is_first=is_first)
                 link = response.links.get("next", {}).get("url")
                 ends: tuple[Raw | None, Raw | None] = (records[-1], records[0]) if records else (None, None)
-                answer = Answer(response.url, body, len(records), link, response.headers, *ends, self._is_json)
+                answer = Answer(response.url, body, len(records), link, response.headers, *ends, is_json)
                 request = pager.next(answer)
             except CeilingReached as reached:
                 ceiling = reached
@@ -290,13 +290,9 @@ class PageRetriever(Retriever):
         if isinstance(pager, StoppingPages) and pager.was_cut:
             self._log.warning("max_pages is reached: there may be more records, which are not read")
 
-    @property
-    def _is_json(self) -> bool:
-        return self._stream.format == "json"
-
     def _records(self, body: bytes, finder: RecordFinder, *, is_first: bool) -> list[Raw]:
         match self._stream.format:
-            case "json":
+            case "json" | "columns":
                 return finder.find(body, is_first=is_first)
             case "jsonl":
                 return from_lines(body)

@@ -65,9 +65,7 @@ def _component(
     retriever["requester"]["error_handler"]["stream"] = stream.name
     if max_retries is not None:
         retriever["requester"]["error_handler"]["max_retries_"] = max_retries
-    component["name"] = stream.name
-    if stream.primary_key:
-        component["primary_key"] = stream.key_paths
+    component["name"] = stream.name  # the key stays out: the CDK refuses one in an object, and discover is our own
     if parent_fields is not None:
         retriever["parent_fields"] = dict(parent_fields)
     elif isinstance(stream.cursor, DatetimeCursor):

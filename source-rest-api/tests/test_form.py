@@ -80,6 +80,7 @@ def refusal(**changed: Any) -> str:
         ({"streams": [listing(pagination={"pagination_type": "page", "stop_on_empty": False})]},
          "without stop_on_empty"),
         ({"streams": [listing(format="csv", record_path="a")]}, "csv has none"),
+        ({"streams": [listing(format="columns")]}, "record_path says where the object of columns is"),
         ({"streams": [listing(format="jsonl", pagination={"pagination_type": "next_url"})]}, "jsonl can be paged by"),
         ({"streams": [listing(format="jsonl", pagination={"pagination_type": "page", "total_path": "t"})]},
          "pagination.total_path looks into a JSON answer"),

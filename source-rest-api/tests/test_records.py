@@ -51,6 +51,12 @@ def test_every_record_is_found_with_its_text_whatever_the_layout(records, indent
         ("data.*", b'{"data": {"a": {}, "b": 2}}', 2),
         ("*", b'{"a": {}, "b": {}}', 2),
         ("a.b.c", b'{"a": {"b": {"c": []}}}', 0),
+        ("1", b'[{"page": 1}, [{}, {}, {}], "rest"]', 3),
+        ("1", b'[{"page": 1}, null]', 0),
+        ("1", b'{"0": [], "1": [{}, {}]}', 2),
+        ("data.0.rows", b'{"data": [{"rows": [{}, {}]}, {"rows": [{}]}]}', 2),
+        ("data.*.1", b'{"data": [[[{}], [{}, {}]], [[{}]], [0, [{}]]]}', 3),
+        ("data.1200", b'{"data": {"1200": [{}]}}', 1),
     ],
 )
 def test_records_are_found_where_the_form_says_or_where_apis_put_them(record_path, body, count):
@@ -78,6 +84,46 @@ def test_keys_of_an_object_of_records_become_a_field():
     assert [bytes(item) for item in found] == [b'{"_key":"x","n":1.50}', b'{"_key":"y","value":7}']
     with pytest.raises(BodyError, match="neither a list nor an object at 'data'"):
         RecordFinder.of("data.*").find(b'{"data": 1}', is_first=True)
+
+
+@pytest.mark.parametrize("body", [b'[{"message": "no"}]', b"[]", b"[1, 2]"])
+def test_a_place_that_a_list_has_not_is_an_error(body):
+    with pytest.raises(BodyError, match=r"it has a list at its root|has a single value at '1'"):
+        RecordFinder.of("1").find(body, is_first=True)
+
+
+@given(st.lists(st.text(max_size=4), max_size=4, unique=True), st.integers(0, 4), st.data())
+def test_lists_beside_each_other_become_rows_with_the_text_of_the_api(names, count, data):
+    rows = [{name: data.draw(json_values) for name in names} for _ in range(count)] if names else []
+    columns = {name: [row[name] for row in rows] for name in names}
+    body = json.dumps({"hourly": columns, "units": {}}, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    found = RecordFinder.of("hourly", in_columns=True).find(clean(body), is_first=True)
+    assert [json.loads(bytes(item)) for item in found] == rows
+
+
+def test_columns_keep_the_digits_of_numbers_and_the_keys_above_them():
+    body = b'{"berlin": {"t": [1.50, 12345678901234567890123]}, "rome": {"t": []}, "oslo": null}'
+    found = RecordFinder.of("*", in_columns=True).find(body, is_first=True)
+    assert [bytes(item) for item in found] == [
+        b'{"_key":"berlin","t":1.50}',
+        b'{"_key":"berlin","t":12345678901234567890123}',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (
+            b'{"time": [1, 2, 3], "a": [1], "b": [1, 2]}',
+            "different lengths at its root: 'a' has 1 values, 'time' has 3",
+        ),
+        (b'{"time": [1, 2], "unit": "s"}', "no object of lists at its root"),
+        (b"[1, 2]", "no object of lists at its root"),
+    ],
+)
+def test_columns_that_are_no_rows_are_an_error_and_never_padded_or_cut(body, words):
+    with pytest.raises(BodyError, match=words):
+        RecordFinder.of(".", in_columns=True).find(body, is_first=True)
 
 
 CURSOR = DatetimeCursor(cursor_field="at")
