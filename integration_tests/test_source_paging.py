@@ -178,6 +178,33 @@ def test_reading_ends_by_the_stop_rule_of_the_form(source, rules, around, asked)
     assert any("max_pages is reached" in text for text in logs(result)) == ("max_pages" in rules)
 
 
+@pytest.mark.parametrize(
+    ("last", "rules", "count", "is_said"),
+    [
+        ({"next_cursor": "t3"}, {}, 2, True),  # an empty page on the way, or an API that never stops giving tokens
+        ({"next_cursor": "t3"}, {"stop_on_empty": False}, 5, False),
+        ({"next_cursor": "t2"}, {}, 2, False),
+        ({"next_cursor": ""}, {}, 2, False),
+        ({"next_cursor": "t3", "more": False}, {"has_more_path": "more"}, 2, False),
+        ({"next_cursor": "t3"}, {"pagination_type": "auto"}, 2, True),
+    ],
+)
+def test_an_empty_page_that_leads_on_is_no_silent_end(source, last, rules, count, is_said):
+    answers = {
+        "": {"data": FIVE[:2], "next_cursor": "t2", "more": True},
+        "t2": {"data": [], **last},
+        "t3": {"data": FIVE[2:], "next_cursor": ""},
+    }
+    pages = {"pagination_type": "cursor", "token_path": "next_cursor", "token_param": "cursor", **rules}
+    if pages["pagination_type"] == "auto":
+        pages = rules
+    with serving(Api({"/items": lambda request: answers[request.query.get("cursor", "")]})) as api:
+        result = source.read(form(api, listing(pagination=pages)))
+    assert result.exit_code == 0
+    assert len(records(result)) == count
+    assert any("set stop_on_empty to false" in text for text in logs(result)) == is_said
+
+
 @pytest.mark.parametrize(("path", "is_more"), [("has_more_path", True), ("is_last_path", False)])
 def test_more_that_is_promised_goes_on_behind_an_empty_page(source, path, is_more):
     def answer(request):

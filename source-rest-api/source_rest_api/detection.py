@@ -87,6 +87,11 @@ class DetectedPages:
         self._inner, self.found = self._detect(answer)
         return self._inner.next(answer) if self._inner is not None else None
 
+    @property
+    def left_a_token(self) -> bool:
+        """As ``StoppingPages``."""
+        return isinstance(self._inner, StoppingPages) and self._inner.left_a_token
+
     def _detect(self, answer: Answer) -> tuple[Pager | None, str]:
         asked: dict[str, Any] = {
             "size_param": self._pagination.size_param,

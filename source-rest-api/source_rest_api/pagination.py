@@ -135,11 +135,17 @@ class StoppingPages:
         self._pages = self._records = 0
         self._ends: tuple[int, bytes, bytes] | None = None
         self._repeated = 0
+        self._left_a_token = False
 
     @property
     def was_cut(self) -> bool:
         """Whether ``max_pages`` was the reason to stop, so that there may be more."""
         return self._pages == self._pagination.max_pages
+
+    @property
+    def left_a_token(self) -> bool:
+        """Whether an empty page was the end, and had a token for another one."""
+        return self._left_a_token or bool(getattr(self._inner, "left_a_token", False))
 
     @property
     def detected(self) -> str:
@@ -153,7 +159,11 @@ class StoppingPages:
         self._pages += 1
         self._records += answer.count
         self._check_for_repetition(answer)
-        return None if self._is_last(answer) else self._inner.next(answer)
+        if not self._is_last(answer):
+            return self._inner.next(answer)
+        if isinstance(self._inner, TokenPages) and answer.count == 0 and self._says_more(answer) is None:
+            self._left_a_token = self._inner.leads_on(answer)
+        return None
 
     def _check_for_repetition(self, answer: Answer) -> None:
         """Raise PagingError for an API that gives one page for ever, each time with a new token or URL."""
@@ -254,6 +264,11 @@ class TokenPages:
             )
         self._seen.add(digest)
         return placed_request({pagination.token_param: token, **_size(pagination)}, pagination.inject_into)
+
+    def leads_on(self, answer: Answer) -> bool:
+        """Whether it has a token that no answer had before."""
+        token = self._token(answer)
+        return bool(token) and _digest(token.encode()) not in self._seen
 
     def _token(self, answer: Answer) -> str:
         pagination = self._pagination

@@ -289,6 +289,11 @@ class PageRetriever(Retriever):
             is_first = False
         if isinstance(pager, StoppingPages) and pager.was_cut:
             self._log.warning("max_pages is reached: there may be more records, which are not read")
+        if isinstance(pager, StoppingPages) and pager.left_a_token:
+            self._log.warning(
+                "an empty page ended it, though it had a token for another one. If this API sends empty pages on the "
+                "way, set stop_on_empty to false"
+            )
 
     def _records(self, body: bytes, finder: RecordFinder, *, is_first: bool) -> list[Raw]:
         match self._stream.format:
