@@ -39,7 +39,8 @@ DAYS, SALES_A_DAY = 30, 500
 EVENTS, CHANGES = 60_000, 6000
 LONGEST_ATTEMPT = 120.0
 REQUEST_SECONDS = 0.003  # what an answer takes at least
-BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
+# A month of windows with records and one without.
+BEGIN = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=2 * DAYS)
 Row = dict[str, Any]
 
 
@@ -93,7 +94,7 @@ def paged(rows: list[Row]) -> Answer:
 
 def form(url: str) -> Row:
     cursor = {"incremental_type": "datetime", "cursor_field": "at", "start_param": "since"}
-    windows = {**cursor, "start": "2024-01-01", "end_param": "until", "step": "P1D"}
+    windows = {**cursor, "start": f"{BEGIN:%Y-%m-%d}", "end_param": "until", "step": "P1D"}
     parents = [{"stream": "customers", "field": "id", "as": "customer"}]
     plain = {"primary_key": ["id"], "incremental": cursor}
     children = [

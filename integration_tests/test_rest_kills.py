@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from integration_tests.rest_api import Api, Request, Response, Source, kept, rec
 from integration_tests.source_kills import campaign
 
 CURSOR = {"incremental_type": "datetime", "cursor_field": "at", "start_param": "since"}
-WINDOWS = {**CURSOR, "start": "2024-01-01", "end_param": "until", "step": "P1D", "request_format": "%Y-%m-%d"}
+DAYS = [f"{datetime.now(UTC) - timedelta(days=10 - number):%Y-%m-%d}" for number in range(8)]
+WINDOWS = {**CURSOR, "start": DAYS[1], "end_param": "until", "step": "P1D", "request_format": "%Y-%m-%d"}
 
 
 @pytest.mark.slow
@@ -29,13 +31,13 @@ def test_slices_that_failed_are_read_by_the_next_sync_and_the_others_not_again(t
         parent = int(request.path.split("/")[2])
         if parent in failing:
             return Response(b"{}", 500)
-        return [{"id": parent * 10 + day, "at": f"2024-01-0{day}T00:00:00Z"} for day in (1, 2, 3)]
+        return [{"id": parent * 10 + day, "at": f"{DAYS[day]}T00:00:00Z"} for day in (1, 2, 3)]
 
     def window(request: Request) -> Any:
         if request.query["since"] in failing:
             return Response(b"{}", 500)
-        days = [day for day in range(1, 8) if request.query["since"] <= f"2024-01-0{day}" <= request.query["until"]]
-        return [{"id": day, "at": f"2024-01-0{day}T05:00:00Z"} for day in days]
+        days = [day for day in range(1, 8) if request.query["since"] <= DAYS[day] <= request.query["until"]]
+        return [{"id": day, "at": f"{DAYS[day]}T05:00:00Z"} for day in days]
 
     answers = {"/parents": lambda request: [{"id": number} for number in range(6)], "/windows": window}
     with serving(Api({**answers, **{f"/parents/{number}/children": child for number in range(6)}})) as api:
@@ -47,7 +49,7 @@ def test_slices_that_failed_are_read_by_the_next_sync_and_the_others_not_again(t
         ]  # fmt: skip
         config = {"base_url": api.url, "max_retries": 0, "streams": streams}
         source = Source(tmp_path)
-        failing |= {1, 2, "2024-01-03"}
+        failing |= {1, 2, DAYS[3]}
         first = source.read(config, "children", "windows")
         failing.clear()
         second = source.read(config, "children", "windows", state=kept(first))
