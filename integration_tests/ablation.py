@@ -56,10 +56,15 @@ def tried(mutant: Mutant) -> Verdict:
     with tempfile.TemporaryDirectory(prefix="ablation-") as folder:
         copy = Path(folder)
         shutil.copytree(PACKAGE, copy / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
-        subprocess.run(["git", "apply", "-p1", str(mutant.patch)], cwd=copy, check=True, env=_without_repository())
+        apply(mutant.patch, copy)
         failure = failure_of(mutant.test, copy)
     is_killed = failure is not None and "assert" in failure and SUBJECTS.search(failure) is not None
     return Verdict(mutant, failure or "", is_killed)
+
+
+def apply(patch: Path, copy: Path) -> None:
+    """Raises subprocess.CalledProcessError: the product has changed there."""
+    subprocess.run(["git", "apply", "-p1", str(patch)], cwd=copy, check=True, env=_without_repository())
 
 
 def failure_of(test: str, package_parent: Path) -> str | None:
