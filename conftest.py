@@ -35,7 +35,7 @@ def pytest_runtest_setup() -> None:
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """What passed; and what was printed where nobody reads: by children that share our stderr, by our own process."""
     if report.when == "call" and report.passed:
-        PASSED.add(report.nodeid.partition("[")[0])
+        PASSED.update((report.nodeid, report.nodeid.partition("[")[0]))
     if (kept := evidence.current()) is not None:
         kept.output(report.capstdout)
         kept.output(report.capstderr)

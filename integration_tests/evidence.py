@@ -33,7 +33,8 @@ from local_runner.lake import CALLS
 
 ROOT = Path(__file__).parents[1]
 FOLDER = "TEST_EVIDENCE"
-PROOF = re.compile(r"^\|.*\| `([\w/.-]+\.py::\w+)` \|$", re.MULTILINE)
+PROOF = re.compile(r"^\|.*\| `([\w/.-]+\.py::\w+(?:\[[^`]+\])?)` \|$", re.MULTILINE)
+"""A row of a table of features: its last cell is a test, or one case of it."""
 SECRET_FIELDS = {"access_key_id", "secret_access_key", "session_token", "password", "token", "api_key", "client_secret",
                  "refresh_token", "key", "login_body", "client_key"}  # fmt: skip
 LEAST_LENGTH = 12  # shorter ones stand in ordinary words
@@ -209,8 +210,13 @@ def problems(kept: Kept, *, is_whole: bool) -> list[str]:
     return found + [f"a secret or a record's value was printed: {leak}" for leak in kept.leaks()]
 
 
+def proofs() -> dict[Path, list[str]]:
+    """The tests that each README names as proofs."""
+    readmes = (ROOT / "README.md", *sorted(ROOT.glob("*/README.md")))
+    return {path: PROOF.findall(path.read_text("utf-8")) for path in readmes}
+
+
 def unproved(passed: set[str]) -> list[str]:
     """Tests that a README names as a proof and that did not pass in a run of all."""
-    named = {name for path in [*ROOT.glob("README.md"), *ROOT.glob("*/README.md")]
-             for name in PROOF.findall(path.read_text("utf-8"))}  # fmt: skip
+    named = {name for names in proofs().values() for name in names}
     return [f"{name} is named as a proof by a README, and did not run" for name in sorted(named - passed)]

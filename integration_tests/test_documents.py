@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -12,6 +13,9 @@ import pytest
 import yaml
 from airbyte_cdk.models.connector_metadata import ConnectorLanguage, MetadataFile
 from source_rest_api.form import Form
+
+from integration_tests.acceptance_cases import CASES
+from integration_tests.evidence import proofs
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,6 +38,19 @@ def test_links_of_the_readmes_lead_somewhere():
             continue
         for target in re.findall(r"\]\(([^)#]+)\)", path.read_text("utf-8")):
             assert target.startswith("https://") or (path.parent / target).exists(), f"{path}: {target}"
+
+
+def test_every_test_that_a_readme_names_exists():
+    found = proofs()
+    least = {"README.md": 15, "source-rest-api/README.md": 60, "destination-s3-datalake/README.md": 70}
+    assert {path: len(found[ROOT / path]) >= count for path, count in least.items()} == dict.fromkeys(least, True)
+    cases = {case.name for case in CASES}
+    for named in (name for names in found.values() for name in names):
+        path, _, test = named.partition("::")
+        name, _, case = test.partition("[")
+        tree = ast.parse((ROOT / path).read_text("utf-8"))
+        assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, named
+        assert not case or case.removesuffix("]") in cases, named
 
 
 def test_the_forms_in_the_readmes_are_accepted():

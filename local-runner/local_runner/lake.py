@@ -2,7 +2,7 @@
 
 What moto leaves out and this adds: Glue's UpdateTable refuses a stale ``VersionId``; completing an upload that was
 aborted is NoSuchUpload and not a server error; a batch of partitions has at most 100 (25 to delete), a page of them
-1000.
+1000; a request that expects another owner of the bucket is denied.
 
 Faults are set over HTTP (``POST /__faults`` with the fields of ``Faults``): rejected requests (nothing was done), lost
 answers (it was done, and the answer is an error), Glue faults, denied actions, and one shot at a named step, which may
@@ -39,6 +39,8 @@ from typing import Any
 PR_SET_PDEATHSIG = 1
 START_SECONDS = 60.0
 CALLS = "LOCAL_LAKE_CALLS"
+ACCOUNT = "123456789012"
+ENCRYPTION = ("", "_AWS_KMS_KEY_ID", "_BUCKET_KEY_ENABLED")
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "embedded", "AWS_SECRET_ACCESS_KEY": "embedded-lake-secret"}
 
 
@@ -153,6 +155,17 @@ def call_of(env: Mapping[str, Any]) -> str:
     return action if action != "s3:ListObjects" or "prefix" in names else f"s3:GET?{'&'.join(sorted(names))}"
 
 
+def options_of(env: dict[str, Any], action: str) -> dict[str, Any]:
+    """What else a request says that a test may want to know: its encryption, the account of the catalog."""
+    if action.startswith("glue:"):
+        body = _body(env)
+        env["wsgi.input"] = io.BytesIO(body)
+        account = json.loads(body or b"{}").get("CatalogId")
+        return {"catalog": account} if account else {}
+    found = [env.get(f"HTTP_X_AMZ_SERVER_SIDE_ENCRYPTION{name}") for name in ENCRYPTION]
+    return {"encryption": found} if any(found) else {}
+
+
 # IAM names of the calls that are denied under another name than their own.
 IAM = {
     "s3:DeleteObjects": "s3:DeleteObject",
@@ -199,13 +212,14 @@ class FaultyApplication:
         action, resource = action_of(env)
         with self._lock:
             self._counts["requests"] += 1
-            self._requests.append({"action": action, "on": resource})
+            self._requests.append({"action": action, "on": resource, **options_of(env, action)})
             self._keep_call(call_of(env))
             shot = self._shot(env, action, resource)
             dice = self._random.random()
         if self._faults.unconditional:
             env.pop("HTTP_IF_NONE_MATCH", None)
-        if IAM.get(action, action) in self._faults.deny:
+        is_anothers = env.get("HTTP_X_AMZ_EXPECTED_BUCKET_OWNER", ACCOUNT) != ACCOUNT
+        if is_anothers or IAM.get(action, action) in self._faults.deny:
             return self._deny(env, start, action)
         if shot is not None:
             return self._shoot(env, start, action, shot)
