@@ -30,7 +30,7 @@ demo: setup ## Real API data to a lake on this machine, and a map of it
 test: setup ## Run every test that needs no cloud account
 	$(BIN)/pytest --numprocesses=auto --dist=worksteal $(PYTEST_ARGS)
 
-test-cdk: setup ## The CDK's own test suite on both connectors, against stand-ins
+test-cdk: setup ## The CDK's own test suite on both connectors, with our write scenarios, against stand-ins
 	$(BIN)/python -m integration_tests.cdk_suite
 
 test-pyairbyte: setup ## PyAirbyte drives both connectors, in an environment of its own (800 MB, minutes)

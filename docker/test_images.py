@@ -28,6 +28,8 @@ from local_runner.api import PublicApis, running_apis
 from local_runner.lake import RunningLake, running_lake
 from local_runner.run import Connection, Connector, Outcome, sync
 
+from integration_tests.cdk_suite import SUITES, Suite
+from integration_tests.cdk_suite import run as run_suite
 from integration_tests.harness import House
 
 ROOT = Path(__file__).parents[1]
@@ -308,6 +310,21 @@ def test_without_a_place_for_the_spool_check_says_what_to_mount(images: Images, 
     (status,) = [message["connectionStatus"] for message in found if message["type"] == "CONNECTION_STATUS"]
     assert status["status"] == "FAILED"
     assert "mount a volume at /tmp" in status["message"]
+
+
+# The CDK runs `docker run` without a network of its own choice, and the servers of its configurations are here.
+DOCKER_ON_HOST = """#!/bin/sh
+[ "$1" = run ] && shift && exec {docker} run --network host "$@"
+exec {docker} "$@"
+"""
+
+
+@pytest.mark.parametrize("suite", SUITES, ids=[suite.connector for suite in SUITES])
+def test_the_cdks_own_image_tests_pass_and_skip_nothing_without_a_reason(images: Images, suite: Suite, tmp_path: Path):
+    docker = tmp_path / "docker"
+    docker.write_text(DOCKER_ON_HOST.format(docker=shutil.which("docker")))
+    docker.chmod(0o755)
+    assert run_suite(suite, tag(suite.connector), path=str(tmp_path), say=say) == []
 
 
 def test_the_pipeline_of_the_compose_file_comes_up_and_goes_down(images: Images):

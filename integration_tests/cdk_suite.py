@@ -4,7 +4,10 @@
 
 ``acceptance-test-config.yml`` of each connector names the configurations; they hold the addresses of servers on free
 ports, and so are written into ``build/cdk`` when the servers are up. A suite that skips passes too: every skip must be
-one that is expected here with its reason, and the tests that prove something must have passed.
+one that is expected here with its reason, and the tests that prove something must have passed. The suite has no write:
+ours, in its style, runs in the same command (``destination-s3-datalake/acceptance``).
+
+With an engine, ``make test-images`` runs the tests on images too (``run`` with an image).
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,20 +33,40 @@ from integration_tests.rest_api import Answer, Api, Request, Response, serving
 ROOT = Path(__file__).parent.parent
 TOKEN = "a-token-that-the-suite-must-not-print"
 NO_DISCOVER = "a configuration that must fail has nothing to discover"
+NO_SOURCE = "a destination has no such command"
+NOT_PUBLISHED = "the registry has no version of it, or cannot be asked"
 EVERY_COMMAND = ("test_check", "test_config_matches_spec", "test_discover", "test_basic_read",
                  "test_fail_read_with_bad_catalog")  # fmt: skip
+WARNS = "Skipping the spec backward-compatibility"
+"""Where the CDK skips, it warns, and a warning is an error in this repository."""
+IN_IMAGE = "test_docker_image_build_and_"
+COMPATIBILITY = "test_docker_image_spec_backward_compatibility"
+WRITES = ("append", "overwrite", "append_dedup", "refresh", "values", "schema_change", "global_state", "partitioned")
 
 Configurations = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class Expected:
+    """What must pass, and what may be skipped, and why."""
+
+    must_pass: Set[str]
+    may_skip: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Suite:
-    """One connector: who serves its configurations, what must pass, and what may be skipped, and why."""
+    """One connector: who serves its configurations, what is expected of the tests in this process and on an image.
+
+    ``more`` are test modules of our own that run in the same command, ``on_image`` further arguments there.
+    """
 
     connector: str
     configurations: Callable[[], Any]
-    must_pass: frozenset[str]
-    may_skip: Mapping[str, str]
+    here: Expected
+    in_image: Expected
+    more: tuple[str, ...] = ()
+    on_image: tuple[str, ...] = ()
 
 
 def named(test: str, scenario: str) -> str:
@@ -112,56 +135,91 @@ def destination_configurations() -> Iterator[Configurations]:
     """A lake of this machine; and a bucket that is not in it."""
     with running_lake() as lake:
         house = House(lake, bucket="lake", database="db")
-        yield {"config": house.config(), "no-bucket": house.config(s3_bucket_name="no-such-bucket-here")}
+        by_day = [{"stream": "visits", "field": "at", "transform": "day", "name": "visited_on"}]
+        yield {"config": house.config(), "partitioned": house.config(partitioning=by_day),
+               "no-bucket": house.config(s3_bucket_name="no-such-bucket-here")}  # fmt: skip
 
 
+def each(*tests: str, of: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(named(test, scenario) for test in tests for scenario in of)
+
+
+PUBLIC = ("usgs", "countries")
 SUITES = (
     Suite(
         "source-rest-api",
         source_configurations,
-        frozenset(
-            {
-                "test_spec",
-                *(named(test, good) for good in ("config", "usgs", "countries") for test in EVERY_COMMAND),
-                *(named(test, "wrong-token") for test in EVERY_COMMAND if test != "test_discover"),
-            }
+        here=Expected(
+            {"test_spec"}
+            | each(*EVERY_COMMAND, of=("config", *PUBLIC))
+            | each(*(test for test in EVERY_COMMAND if test != "test_discover"), of=("wrong-token",)),
+            {named("test_discover", "wrong-token"): NO_DISCOVER},
         ),
-        {named("test_discover", "wrong-token"): NO_DISCOVER},
+        in_image=Expected(
+            {f"{IN_IMAGE}spec"}
+            | each(f"{IN_IMAGE}check", f"{IN_IMAGE}config_matches_spec", of=("config", "wrong-token", *PUBLIC))
+            | each(f"{IN_IMAGE}discover", f"{IN_IMAGE}read", of=("config", *PUBLIC)),
+            {
+                COMPATIBILITY: NOT_PUBLISHED,
+                named(f"{IN_IMAGE}discover", "wrong-token"): NO_DISCOVER,
+                named(f"{IN_IMAGE}read", "wrong-token"): NO_DISCOVER,
+            },
+        ),
+        on_image=("--read-from-streams=all", f"--read-scenarios={','.join(('config', *PUBLIC))}"),
     ),
     Suite(
         "destination-s3-datalake",
         destination_configurations,
-        frozenset(named(test, name) for name in ("config", "no-bucket") for test in EVERY_COMMAND[:2]),
-        {},
+        here=Expected(each(*EVERY_COMMAND[:2], of=("config", "no-bucket")) | each("test_write", of=WRITES), {}),
+        in_image=Expected(
+            {f"{IN_IMAGE}spec"}
+            | each(f"{IN_IMAGE}check", f"{IN_IMAGE}config_matches_spec", of=("config", "no-bucket"))
+            | each("test_docker_image_write", of=WRITES),
+            {
+                COMPATIBILITY: NOT_PUBLISHED,
+                **dict.fromkeys(each(f"{IN_IMAGE}discover", f"{IN_IMAGE}read", of=("config", "no-bucket")), NO_SOURCE),
+            },
+        ),
+        more=("acceptance/test_writes.py",),
     ),
 )
 
 
-def run(suite: Suite) -> list[str]:
-    """Run one connector's suite and print each test's outcome; what is wrong with that, if anything."""
+def run(suite: Suite, image: str | None = None, path: str = "", say: Callable[[str], None] = print) -> list[str]:
+    """Run one connector's suite and print each test's outcome; what is wrong with that, if anything.
+
+    Args:
+        image: run the tests on this image instead.
+        path: where commands are looked for first.
+    """
     folder = ROOT / suite.connector
     made, results = folder / "build" / "cdk", folder / "build" / "test-results" / "standard-tests-junit.xml"
     results.unlink(missing_ok=True)
+    on_image = ("-m", "image_tests", "--connector-image", f"{image}", "-W", f"default:{WARNS}:UserWarning")
+    chosen = ("-m", "not image_tests") if image is None else (*on_image, *suite.on_image)
+    expected = suite.here if image is None else suite.in_image
     with suite.configurations() as configurations:
         made.mkdir(parents=True, exist_ok=True)
         for name, configuration in configurations.items():
             (made / f"{name}.json").write_text(json.dumps(configuration))
-        command = [str(BIN / "airbyte-cdk"), "connector", "test", "--pytest-arg=-m", "--pytest-arg=not image_tests"]
-        environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+        arguments = [f"--pytest-arg={argument}" for argument in (*chosen, *suite.more)]
+        command = [str(BIN / "airbyte-cdk"), "connector", "test", *arguments]
+        places = os.pathsep.join(filter(None, (path, str(BIN), os.environ["PATH"])))
+        environment = {**os.environ, "PATH": places}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     shutil.rmtree(made)
     shutil.rmtree(folder / ".tmp", ignore_errors=True)
     problems = [] if done.returncode == 0 else [f"exit code {done.returncode}"]
     outcomes = outcomes_of(results) if results.exists() else {}
-    print(f"{suite.connector}: {' '.join(command[1:])}: exit code {done.returncode}")
+    say(f"{suite.connector}: {' '.join(command[1:])}: exit code {done.returncode}")
     for test, (outcome, why) in outcomes.items():
-        print(f"  {outcome:7} {test}{f': {suite.may_skip.get(test, why)}' if why else ''}")
+        say(f"  {outcome:7} {test}{f': {expected.may_skip.get(test, why)}' if why else ''}")
     passed = {test for test, (outcome, _) in outcomes.items() if outcome == "passed"}
     skipped = {test for test, (outcome, _) in outcomes.items() if outcome == "skipped"}
-    problems += [f"did not pass: {test}" for test in sorted(suite.must_pass - passed)]
-    problems += [f"skipped without a reason of ours: {test}" for test in sorted(skipped - suite.may_skip.keys())]
+    problems += [f"did not pass: {test}" for test in sorted(expected.must_pass - passed)]
+    problems += [f"skipped without a reason of ours: {test}" for test in sorted(skipped - expected.may_skip.keys())]
     if problems:
-        print(done.stdout[-5000:], done.stderr[-2000:])
+        say(f"{done.stdout[-5000:]} {done.stderr[-2000:]}")
     return problems
 
 
