@@ -8,7 +8,7 @@ BIN := .venv/bin
 CONNECTORS ?= source-rest-api destination-s3-datalake
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-cdk test-pyairbyte check format lint typecheck imports spec chaos ablation traps kills-source bench-ingest bench-source images test-images clean
+.PHONY: help setup demo test test-cdk test-pyairbyte audit check format lint typecheck imports spec chaos ablation traps kills-source bench-ingest bench-source images test-images clean
 
 help: ## Explain every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ test-cdk: setup ## The CDK's own test suite on both connectors, with our write s
 
 test-pyairbyte: setup ## PyAirbyte drives both connectors, in an environment of its own (800 MB, minutes)
 	$(BIN)/python -m integration_tests.pyairbyte_syncs
+
+audit: setup ## Licences of what the images hold, and known vulnerabilities where the network allows
+	$(BIN)/python -m integration_tests.audit
 
 check: setup lint typecheck imports ## All static checks
 
