@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -24,7 +25,7 @@ from integration_tests.harness import (
     as_lines,
     catalog,
     complete,
-    plain_environment,
+    peak_of,
     record,
     state,
 )
@@ -160,25 +161,21 @@ def test_the_spool_stays_below_its_limit(house: House, tmp_path: Path):
 
 
 def test_memory_does_not_grow_with_what_comes(house: House):
-    """The same process, twenty times the rows: what it held at most, above what it needs for a few."""
+    """The same process, three hundred times the rows: what it held at most, above what it needs for a few."""
 
-    def peak_mb(megabytes: int) -> float:
-        files = house.save(config=house.config(target_file_mb=64, **LEAST_MEMORY), catalog=catalog())
-        command = ["destination-s3-datalake", "write", "--config", files["config"], "--catalog", files["catalog"]]
-        read_end, write_end = os.pipe()
-        with Path(os.devnull).open("wb") as nowhere:
-            pid = os.posix_spawn(
-                DESTINATION, command, plain_environment(),
-                file_actions=[(os.POSIX_SPAWN_DUP2, read_end, 0), (os.POSIX_SPAWN_DUP2, nowhere.fileno(), 1),
-                              (os.POSIX_SPAWN_CLOSE, write_end)],
-            )  # fmt: skip
-        os.close(read_end)
-        with os.fdopen(write_end, "wb") as pipe:
-            pipe.write(long_rows(megabytes))
-        _, status, used = os.wait4(pid, 0)
-        assert os.waitstatus_to_exitcode(status) == 0
-        return used.ru_maxrss / 1024
+    def peak_mb(megabytes: int) -> int:
+        seen = [0]
+
+        def watched(pid: int) -> None:
+            watcher = Watcher(lambda: seen.append(peak_of(pid)), pause=0.02)
+            watching.enter_context(watcher)
+
+        with ExitStack() as watching:
+            config = house.config(target_file_mb=64, **LEAST_MEMORY)
+            result = house.write(long_rows(megabytes), config=config, on_start=watched)
+        assert result.exit_code == 0, result.errors
+        return max(seen)
 
     few = peak_mb(1)
     time.sleep(1)  # S3 stamps whole seconds, and two processes must not have started in the same one
-    assert peak_mb(300) < few + LEAST_MEMORY["memory_limit_mb"]
+    assert 0 < few < peak_mb(300) < few + LEAST_MEMORY["memory_limit_mb"]

@@ -156,14 +156,15 @@ def call_of(env: Mapping[str, Any]) -> str:
 
 
 def options_of(env: dict[str, Any], action: str) -> dict[str, Any]:
-    """What else a request says that a test may want to know: its encryption, the account of the catalog."""
+    """What else a request says that one may want to know: its encryption and size, the account of the catalog."""
     if action.startswith("glue:"):
         body = _body(env)
         env["wsgi.input"] = io.BytesIO(body)
         account = json.loads(body or b"{}").get("CatalogId")
         return {"catalog": account} if account else {}
     found = [env.get(f"HTTP_X_AMZ_SERVER_SIDE_ENCRYPTION{name}") for name in ENCRYPTION]
-    return {"encryption": found} if any(found) else {}
+    size = int(env.get("CONTENT_LENGTH") or 0)
+    return ({"encryption": found} if any(found) else {}) | ({"bytes": size} if size else {})
 
 
 # IAM names of the calls that are denied under another name than their own.
