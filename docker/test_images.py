@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -35,6 +36,7 @@ from integration_tests.harness import House
 
 ROOT = Path(__file__).parents[1]
 LOG = ROOT / "build" / "test-images.log"
+PAGE = ROOT / "docker" / "README.md"
 BASE = "docker.io/airbyte/python-connector-base:4.1.0"
 STAND_IN = "local/python-connector-base-stand-in:bookworm"
 SOURCE, DESTINATION, RUNNER = "source-rest-api", "destination-s3-datalake", "local-runner"
@@ -242,10 +244,39 @@ def test_an_image_says_what_it_is_and_holds_nothing_that_only_a_build_needs(imag
     assert {audit.normal(name) for name in names} == set(audit.names(audit.locked(connector)))
     assert ("airbyte-cdk" in {name.replace("_", "-") for name in names}) == (connector == SOURCE)
     (ROOT / "build" / f"{connector}.sbom.cdx.json").write_text(json.dumps(bill, indent=1))
-    sizes = images.engine.run(*inside, "-c", "du -sm /opt/connector/lib/python3*/site-packages/* | sort -rn | head -12")
-    for line in sizes.stdout.decode().splitlines():
-        megabytes, path = line.split("\t")
-        say(f"  {megabytes:>4} MB {Path(path).name}")
+
+
+def test_the_page_about_images_says_what_each_megabyte_is(images: Images):
+    """The table of ``docker/README.md``, made anew: a part of 5 MB or more has its row, sizes are off by little."""
+    found = [parts(images, connector) for connector in (SOURCE, DESTINATION)]
+    large = sorted({name for sizes in found for name, size in sizes.items() if size >= 5}, key=lambda name: -sum(
+        sizes.get(name, 0) for sizes in found))  # fmt: skip
+    rows = {name: [round(sizes.get(name, 0)) for sizes in found] for name in large}
+    rows["all others"] = [round(sum(size for name, size in sizes.items() if name not in large)) for sizes in found]
+    rows["together"] = [round(sum(sizes.values())) for sizes in found]
+    for name, sizes in rows.items():
+        say(f"| {name} | {sizes[0]} | {sizes[1]} |")
+    said = {
+        name: [int(first), int(second)]
+        for name, first, second in re.findall(
+            r"^\| ([^|]+) \| (\d+) \| (\d+) \|", PAGE.read_text("utf-8"), re.MULTILINE
+        )
+    }
+    assert set(said) == set(rows)
+    off = {name: (said[name], sizes) for name, sizes in rows.items()
+           if any(abs(a - b) > max(2, b / 10) for a, b in zip(said[name], sizes, strict=True))}  # fmt: skip
+    assert off == {}
+
+
+def parts(images: Images, connector: str) -> dict[str, float]:
+    """MB of each package of an image, with its libraries."""
+    look = "cd /opt/connector/lib/python3*/site-packages && du -sk -- *"
+    sizes: dict[str, float] = {}
+    for line in images.engine.run(*images.command(connector, "--entrypoint", "sh"), "-c", look).stdout.splitlines():
+        kilobytes, name = line.decode().split("\t")
+        part = re.split(r"[.-]", name.lstrip("_"))[0]  # numpy.libs, numpy-2.4.6.dist-info, _duckdb.cpython-311.so
+        sizes[part] = sizes.get(part, 0) + int(kilobytes) / 1024
+    return sizes
 
 
 def test_spec_check_discover_read_and_write(way: Images, house: House, apis: PublicApis):

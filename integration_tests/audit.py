@@ -23,8 +23,11 @@ from integration_tests.harness import BIN
 
 ROOT = Path(__file__).parents[1]
 UV = ROOT / ".make" / "uv" / "bin" / "uv"
-LEFT_OUT = {"source-rest-api": "unidecode", "destination-s3-datalake": "airbyte-cdk"}
-"""By image: what its Dockerfile leaves out of the lock."""
+LEFT_OUT = {
+    "source-rest-api": ("unidecode", "rapidfuzz", "google-cloud-secret-manager", "rich-click", "rich", "nltk"),
+    "destination-s3-datalake": ("airbyte-cdk",),
+}
+"""By image: what its Dockerfile leaves out of the lock, with what only that needs."""
 
 ALLOWED = frozenset(
     {
@@ -56,7 +59,7 @@ class Verdict:
 def locked(image: str) -> str:
     """The requirements of an image, with hashes, as its build exports them."""
     command = [str(UV), "export", "--quiet", "--frozen", "--no-dev", "--no-emit-workspace"]
-    command += ["--prune", LEFT_OUT[image], "--package", image]
+    command += [f"--prune={name}" for name in LEFT_OUT[image]] + ["--package", image]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 

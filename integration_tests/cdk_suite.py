@@ -87,7 +87,8 @@ def source_configurations() -> Iterator[Configurations]:
             if path.stem in ("usgs", "countries")
         }
         good = stand_in_form(api.url, TOKEN)
-        yield {"config": good, "wrong-token": stand_in_form(api.url, "another"), **examples}
+        yield {"config": good, "wrong-token": stand_in_form(api.url, "another"), "manifest": as_manifest(api.url),
+               **examples}  # fmt: skip
 
 
 def stand_in() -> dict[str, Answer]:
@@ -130,6 +131,48 @@ def stand_in_form(url: str, token: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def as_manifest(url: str) -> dict[str, Any]:
+    """The same API by a Connector Builder manifest: pages, a cursor, a token of its own form."""
+    text = {"type": "string"}
+    schema = {"type": "object", "properties": {"id": {"type": "integer"}, "name": text, "updated_at": text}}
+
+    def stream(name: str, path: list[str], **retriever: Any) -> dict[str, Any]:
+        bearer = {"type": "BearerAuthenticator", "api_token": "{{ config['token'] }}"}
+        return {
+            "type": "DeclarativeStream", "name": name, "primary_key": "id",
+            "schema_loader": {"type": "InlineSchemaLoader", "schema": schema},
+            "retriever": {
+                "type": "SimpleRetriever",
+                "requester": {"type": "HttpRequester", "url_base": url, "path": name, "authenticator": bearer},
+                "record_selector": {
+                    "type": "RecordSelector", "extractor": {"type": "DpathExtractor", "field_path": path},
+                },
+                **retriever,
+            },
+        }  # fmt: skip
+
+    pages = {
+        "type": "DefaultPaginator",
+        "page_token_option": {"type": "RequestOption", "inject_into": "request_parameter", "field_name": "page"},
+        "pagination_strategy": {"type": "PageIncrement", "page_size": 3, "start_from_page": 1,
+                                "inject_on_first_request": True},
+    }  # fmt: skip
+    cursor = {
+        "type": "DatetimeBasedCursor", "cursor_field": "updated_at", "datetime_format": "%Y-%m-%dT%H:%M:%SZ",
+        "start_datetime": "2024-01-01T00:00:00Z",
+        "start_time_option": {"type": "RequestOption", "inject_into": "request_parameter", "field_name": "since"},
+    }  # fmt: skip
+    token = {"type": "string", "airbyte_secret": True}
+    manifest = {
+        "version": "6.0.0",
+        "type": "DeclarativeSource",
+        "check": {"type": "CheckStream", "stream_names": ["users"]},
+        "streams": [stream("users", ["data"], paginator=pages), stream("changes", []) | {"incremental_sync": cursor}],
+        "spec": {"type": "Spec", "connection_specification": {"type": "object", "properties": {"token": token}}},
+    }
+    return {"manifest": json.dumps(manifest), "manifest_config": json.dumps({"token": TOKEN})}
+
+
 @contextmanager
 def destination_configurations() -> Iterator[Configurations]:
     """A lake of this machine; and a bucket that is not in it."""
@@ -144,28 +187,28 @@ def each(*tests: str, of: tuple[str, ...]) -> frozenset[str]:
     return frozenset(named(test, scenario) for test in tests for scenario in of)
 
 
-PUBLIC = ("usgs", "countries")
+GOOD = ("config", "manifest", "usgs", "countries")
 SUITES = (
     Suite(
         "source-rest-api",
         source_configurations,
         here=Expected(
             {"test_spec"}
-            | each(*EVERY_COMMAND, of=("config", *PUBLIC))
+            | each(*EVERY_COMMAND, of=GOOD)
             | each(*(test for test in EVERY_COMMAND if test != "test_discover"), of=("wrong-token",)),
             {named("test_discover", "wrong-token"): NO_DISCOVER},
         ),
         in_image=Expected(
             {f"{IN_IMAGE}spec"}
-            | each(f"{IN_IMAGE}check", f"{IN_IMAGE}config_matches_spec", of=("config", "wrong-token", *PUBLIC))
-            | each(f"{IN_IMAGE}discover", f"{IN_IMAGE}read", of=("config", *PUBLIC)),
+            | each(f"{IN_IMAGE}check", f"{IN_IMAGE}config_matches_spec", of=("wrong-token", *GOOD))
+            | each(f"{IN_IMAGE}discover", f"{IN_IMAGE}read", of=GOOD),
             {
                 COMPATIBILITY: NOT_PUBLISHED,
                 named(f"{IN_IMAGE}discover", "wrong-token"): NO_DISCOVER,
                 named(f"{IN_IMAGE}read", "wrong-token"): NO_DISCOVER,
             },
         ),
-        on_image=("--read-from-streams=all", f"--read-scenarios={','.join(('config', *PUBLIC))}"),
+        on_image=("--read-from-streams=all", f"--read-scenarios={','.join(GOOD)}"),
     ),
     Suite(
         "destination-s3-datalake",

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
+import airbyte_cdk
 import pytest
 
 from integration_tests import audit
@@ -31,6 +34,16 @@ def test_every_package_of_an_image_has_a_licence_that_is_allowed(image: str):
     found = audit.packages(wanted)
     assert {audit.normal(package.name) for package in found} == set(wanted)
     assert [package for package in found if not audit.is_allowed(package.licence)] == []
+
+
+def test_the_cdk_imports_what_the_sources_image_leaves_out_where_no_source_of_ours_gets_to():
+    """In its command lines, in sources of files, and in its tests."""
+    cdk = Path(airbyte_cdk.__file__).parent
+    names = "unidecode|rapidfuzz|google|grpc|proto|rich|rich_click|nltk|airbyte_cdk.sources.file_based"
+    wanted = re.compile(rf"^\s*(?:from|import) (?:{names})\b", re.MULTILINE)
+    importers = {path.relative_to(cdk) for path in cdk.rglob("*.py") if wanted.search(path.read_text("utf-8"))}
+    assert importers
+    assert {path for path in importers if not {"cli", "file_based", "test"} & {*path.parts}} == set()
 
 
 @pytest.mark.parametrize(

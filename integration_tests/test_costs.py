@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import re
 
-from benchmarks.costs import BLOCK, PAGE, table_of_requests
 from local_runner.lake import RunningLake
 
+from benchmarks.costs import BLOCK, PAGE, table_of_requests
 from integration_tests.harness import House
 
 
