@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from airbyte_cdk.models.connector_metadata import ConnectorLanguage, MetadataFile
+from destination_s3_datalake.migration import OLD
 from source_rest_api.form import Form
 
 from integration_tests.acceptance_cases import CASES
@@ -77,10 +78,34 @@ def test_the_platform_may_ask_the_destination_for_refreshes():
     assert data["supportsRefreshes"] is True
 
 
-def test_the_guide_names_settings_as_the_forms_do():
-    guide = (ROOT / "docs" / "airbyte-ui.md").read_text("utf-8")
-    for connector in ("source-rest-api", "destination-s3-datalake"):
-        spec = ROOT / connector / connector.replace("-", "_") / "spec.json"
-        settings = json.loads(spec.read_text("utf-8"))["connectionSpecification"]["properties"].values()
-        for title in [setting["title"] for setting in sorted(settings, key=lambda setting: setting["order"])][:4]:
-            assert f"**{title}**" in guide, title
+GUIDE = (ROOT / "docs" / "airbyte-ui.md").read_text("utf-8")
+
+
+def titles(connector: str) -> list[str]:
+    """Of the settings, in the order of the form."""
+    spec = ROOT / connector / connector.replace("-", "_") / "spec.json"
+    settings = json.loads(spec.read_text("utf-8"))["connectionSpecification"]["properties"].values()
+    return [setting["title"] for setting in sorted(settings, key=lambda setting: setting["order"])]
+
+
+@pytest.mark.parametrize(
+    ("section", "connector", "first", "least"),
+    [
+        ("## 1. The source", "source-rest-api", ["Base URL", "Authentication", "Headers", "Query parameters"], 7),
+        ("## 2. The destination", "destination-s3-datalake", ["S3 bucket", "Path in the bucket", "Region"], 7),
+    ],
+)
+def test_the_guide_goes_through_the_form_in_its_order(section: str, connector: str, first: list[str], least: int):
+    steps = re.findall(r"^\d\. .*(?:\n   .*)*", GUIDE.partition(section)[2].partition("\n## ")[0], re.MULTILINE)
+    named = [title for title in re.findall(r"\*\*(.+?)\*\*", "\n".join(steps)) if title in titles(connector)]
+    assert named[: len(first)] == first
+    assert named == sorted(named, key=titles(connector).index)
+    assert len(named) + 1 >= least
+    assert "**Set up" in steps[-1]
+
+
+def test_the_guide_names_settings_of_the_destination_as_its_form_does():
+    migration = GUIDE.partition("## From destination-aws-datalake")[2]
+    assert set(re.findall(r"\*\*(.+?)\*\*", migration)) <= set(titles("destination-s3-datalake"))
+    theirs = set(re.findall(r"`(\w+)`", migration.partition("| There | Here |")[2].partition("\n\n")[0])) - {"lake"}
+    assert theirs <= {*OLD, "compression_codec"}
