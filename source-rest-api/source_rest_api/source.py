@@ -33,8 +33,10 @@ from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 
 from source_rest_api.api_errors import IGNORED
 from source_rest_api.boundary import known_of
+from source_rest_api.credentials import TOKENS
 from source_rest_api.errors import config_error
 from source_rest_api.form import SHARED, Form, Stream
+from source_rest_api.limits import GATE
 from source_rest_api.page import Page
 from source_rest_api.reading import FULL_REFRESH_COMPLETE, Reading, as_records, keep_pace, refuse_unknown, state_message
 from source_rest_api.retriever import BOUNDARIES, COUNTS, DETECTED
@@ -182,7 +184,12 @@ class SourceRestApi(YamlDeclarativeSource):
         yield from reading.pages(super().read(logger, self._config, reading.catalog, state))
 
     def sampled(
-        self, config: Mapping[str, Any], name: str, watcher: Watcher, keeper: Callable[[Mapping[str, Any]], None]
+        self,
+        config: Mapping[str, Any],
+        name: str,
+        watcher: Watcher,
+        keeper: Callable[[Mapping[str, Any]], None],
+        kept: dict[str, Any],
     ) -> Iterator[Mapping[str, Any]]:
         """Records of one stream, read as in a sync, for somebody who looks on and may end it by ``Enough``.
 
@@ -191,14 +198,17 @@ class SourceRestApi(YamlDeclarativeSource):
             name: of the stream; it exists.
             watcher: sees the requests.
             keeper: keeps a configuration whose refresh token was rotated.
+            kept: the current token, and what the API said of its limit: from one look at it to the next.
 
         Raises:
             AirbyteTracedException: as ``read`` does.
         """
         self._take(config)
         self._max_retries = CHECK_RETRIES
-        self._config[SHARED].update({WATCHER: watcher, KEEPER: keeper})
+        shared: dict[str, Any] = self._config[SHARED]
+        shared.update({**kept, WATCHER: watcher, KEEPER: keeper})
         (stream,) = [stream for stream in self.streams(self._config) if stream.name == name]
+        kept.update({part: shared[part] for part in (GATE, TOKENS) if part in shared})
         with suppress(Enough):
             yield from Sampler(math.inf).iterate(stream)
 
