@@ -35,6 +35,7 @@ class Asked:
         seconds: until its head was there.
         size: of the body in bytes, None for answers that are not read as records.
         records: in it.
+        content_type: of the body.
         alternate: the URL of the same thing as JSON, if its Link header has one.
     """
 
@@ -45,6 +46,7 @@ class Asked:
     seconds: float
     size: int | None = None
     records: int | None = None
+    content_type: str = ""
     alternate: str = ""
 
 
@@ -95,16 +97,12 @@ class _Log:
 
     def answered(self, stream: str, response: requests.Response) -> None:
         method, url = response.request.method or "", masked_url(response.request.url or "")
-        self.asked.append(
-            Asked(
-                stream,
-                method,
-                url,
-                response.status_code,
-                response.elapsed.total_seconds(),
-                alternate=_as_json(response),
-            )
+        kind = response.headers.get("Content-Type", "")
+        seconds = response.elapsed.total_seconds()
+        asked = Asked(
+            stream, method, url, response.status_code, seconds, content_type=kind, alternate=_as_json(response)
         )
+        self.asked.append(asked)
 
     def took(self, stream: str, answer: Answer, record_path: str, detected: str) -> None:
         last = max(index for index, asked in enumerate(self.asked) if asked.stream == stream)
