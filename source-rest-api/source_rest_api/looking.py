@@ -120,7 +120,7 @@ def look(
     most_pages: int,
     most_requests: int,
     keeper: Callable[[Mapping[str, Any]], None],
-    kept: dict[str, Any] | None = None,
+    source: SourceRestApi | None = None,
 ) -> Look:
     """Read some pages of a stream. What goes wrong meanwhile is part of what was seen.
 
@@ -130,13 +130,14 @@ def look(
         most_pages: of the stream.
         most_requests: for all of it.
         keeper: keeps a configuration whose refresh token was rotated.
-        kept: what looks at one API share: the current token, and what it said of its limit.
+        source: that of an earlier look at the same API, whose token and limit go on.
     """
     log = _Log(name, most_pages, most_requests)
     records: list[Record] = []
     problem = ""
     try:
-        for record in SourceRestApi(config=config).sampled(config, name, log, keeper, {} if kept is None else kept):
+        source = source or SourceRestApi(config=config)
+        for record in source.sampled(config, name, log, keeper):
             records.append(record)
             if len(records) == MOST_RECORDS:
                 break

@@ -184,31 +184,27 @@ class SourceRestApi(YamlDeclarativeSource):
         yield from reading.pages(super().read(logger, self._config, reading.catalog, state))
 
     def sampled(
-        self,
-        config: Mapping[str, Any],
-        name: str,
-        watcher: Watcher,
-        keeper: Callable[[Mapping[str, Any]], None],
-        kept: dict[str, Any],
+        self, config: Mapping[str, Any], name: str, watcher: Watcher, keeper: Callable[[Mapping[str, Any]], None]
     ) -> Iterator[Mapping[str, Any]]:
         """Records of one stream, read as in a sync, for somebody who looks on and may end it by ``Enough``.
+
+        May be called again with another form for the same API: its token and what it said of its limit are kept.
 
         Args:
             config: the form.
             name: of the stream; it exists.
             watcher: sees the requests.
             keeper: keeps a configuration whose refresh token was rotated.
-            kept: the current token, and what the API said of its limit: from one look at it to the next.
 
         Raises:
             AirbyteTracedException: as ``read`` does.
         """
+        before = self._config.get(SHARED, {})
+        shared = {part: before[part] for part in (GATE, TOKENS) if part in before}
+        self._config = {**config, BOUNDARIES: {}, SHARED: {**shared, WATCHER: watcher, KEEPER: keeper}}
         self._take(config)
         self._max_retries = CHECK_RETRIES
-        shared: dict[str, Any] = self._config[SHARED]
-        shared.update({**kept, WATCHER: watcher, KEEPER: keeper})
         (stream,) = [stream for stream in self.streams(self._config) if stream.name == name]
-        kept.update({part: shared[part] for part in (GATE, TOKENS) if part in shared})
         with suppress(Enough):
             yield from Sampler(math.inf).iterate(stream)
 

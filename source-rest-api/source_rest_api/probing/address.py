@@ -19,7 +19,8 @@ from source_rest_api.errors import config_error
 from source_rest_api.openapi.names import VERSION, snake
 from source_rest_api.openapi.paging import SIZE_PARAMS
 
-PAGES = {"page", "page_number", "page_num", "page_no", "page_index", "pagenumber", "pageindex", "current_page"}
+PAGES = {"page", "page_number", "page_num", "page_no", "page_index", "pagenumber", "pageindex", "current_page", "p",
+         "pg"}  # fmt: skip
 OFFSETS = {"offset", "skip", "start_index", "start_at", "startindex", "page_offset"}
 PAGE_TOKENS = {
     "page_token", "next_token", "continuation_token", "pagination_token", "next_page_token", "pagetoken", "nexttoken",

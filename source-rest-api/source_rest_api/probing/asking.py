@@ -18,6 +18,7 @@ from source_rest_api.candidates import keys_in, value_at
 from source_rest_api.errors import config_error
 from source_rest_api.looking import Asked, Look, Record, look
 from source_rest_api.pagination import Answer
+from source_rest_api.source import SourceRestApi
 
 SINGLE = {"pagination": {"pagination_type": "none"}}
 STOPS = (401, 429)  # what an API answers to everything from then on
@@ -93,7 +94,8 @@ class Prober:
     tried: list[str] = field(default_factory=list)
     key: Sequence[str] = ()
     _heard: int = 0
-    _kept: dict[str, Any] = field(default_factory=dict)
+    _noted: set[str] = field(default_factory=set)
+    _source: SourceRestApi | None = None
 
     @property
     def left(self) -> int:
@@ -136,8 +138,15 @@ class Prober:
         own.update(params)
         pairs = [{"name": name, "value": value} for name, value in own.items()]
         config = {**self.config, "streams": [{**self.stream, **settings, "query_params": pairs}]}
-        name = self.stream["name"]
-        seen = look(config, name, most_pages=most_pages, most_requests=self.left, keeper=self.keeper, kept=self._kept)
+        self._source = self._source or SourceRestApi(config=config)
+        seen = look(
+            config,
+            self.stream["name"],
+            most_pages=most_pages,
+            most_requests=self.left,
+            keeper=self.keeper,
+            source=self._source,
+        )
         self.asked += seen.asked
         if tell:
             self.tell()
@@ -167,8 +176,13 @@ class Prober:
             Spent: as ``ask``.
         """
         share = max(2, self.most // 5)
-        refused: list[Sequence[str]] = []
-        for names in filter(None, groups):
+        refused: list[list[str]] = []
+        own = {pair["name"] for pair in self.stream.get("query_params", ())}
+        for given in groups:
+            # What the user set is tried as paging only, where its name says so: then it stands alone.
+            names = [name for name in given if len(given) == 1 or name not in own]
+            if not names:
+                continue
             page = self._ask_with(names, value, also)
             if judge(page):
                 found = self._by_halves(names, page, value, judge, also)
@@ -208,7 +222,9 @@ class Prober:
         return self.ask({**also, **dict.fromkeys(names, value)})
 
     def _note(self, names: Sequence[str], value: str, what: str) -> None:
-        self.tried.append(f"{', '.join(names)} = {value}: {what}")
+        shown = f"the same {len(names)} names" if len(names) > 1 and self._noted.issuperset(names) else ", ".join(names)
+        self._noted.update(names)
+        self.tried.append(f"{shown} = {value}: {what}")
 
     def _id(self, record: Record) -> str:
         values: Any = [value_at(record, field) for field in self.key] if self.key else record
