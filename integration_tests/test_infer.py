@@ -38,6 +38,7 @@ def inferred(url: str, *arguments: str) -> tuple[int, Any, str, str]:
     out, said = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.stderr", said)
+        patch.setenv("COLUMNS", "1000")
         code = commands.main(["infer", url, *arguments], out)
     config = json.loads(out.getvalue()) if out.getvalue() else None
     return code, config, json.dumps(config["streams"][0]) if config else "", said.getvalue()
@@ -153,7 +154,7 @@ def test_an_api_without_pages_is_one_answer_and_what_was_tried_is_said():
         _, config, text, said = inferred(f"{api.url}/things")
     assert stream_of(config)["record_path"] == "things"
     assert "pagination_type" not in text
-    assert "pagination: not set: no other page was found" in said
+    assert "  pagination: not set\n    no other page was found" in said
     assert "  page, page_number, pageNumber," in said
     assert "= 2: nothing changed" in said
     assert "offset, skip, start," in said
@@ -270,8 +271,8 @@ def test_the_place_of_the_records_is_found_with_its_reason(shape: str):
     with serving(Api({"/things": lambda _: body})) as api:
         _, config, _, said = inferred(f"{api.url}/things")
     assert stream_of(config)["record_path"] == wanted
-    (line,) = [line for line in said.splitlines() if line.startswith("  record_path: ")]
-    assert reason in line
+    (at,) = [at for at, line in enumerate(said.splitlines()) if line == f"  record_path: {wanted}"]
+    assert reason in said.splitlines()[at + 1]
 
 
 @pytest.mark.parametrize(

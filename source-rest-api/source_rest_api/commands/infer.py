@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, TextIO
 from urllib.parse import unquote
 
@@ -21,16 +23,21 @@ from source_rest_api.commands.arguments import add_credentials, credentials_from
 from source_rest_api.commands.preview import request_lines
 from source_rest_api.errors import config_error
 from source_rest_api.looking import Asked, masked
-from source_rest_api.openapi.guess import Gap, Guess
+from source_rest_api.openapi.guess import Gap
 from source_rest_api.probing.address import parse_address
 from source_rest_api.probing.inference import Inference, infer
+from source_rest_api.terminal import shown
 
 MOST_REQUESTS = 25
 LEAST_REQUESTS = 5
-SHOWN_PARAMS = 4
+LONGEST_QUERY = 60
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "example: source-rest-api infer 'https://api.example.com/v1/orders?status=open' --bearer-env TOKEN --output "
+        "config.json. Only GET requests are made, also with parameters that the API may not know."
+    )
     parser.add_argument("url", help="of a list of records, as the API's documentation or a browser shows it")
     parser.add_argument("--name", help="of the stream (the last word of the URL's path)")
     parser.add_argument("--header", action="append", default=[], metavar="'NAME: VALUE'",
@@ -63,8 +70,8 @@ def run(arguments: argparse.Namespace, out: TextIO) -> int:
     if arguments.json:
         sys.stderr.write(json.dumps(masked(as_json(found)), indent=1, ensure_ascii=False) + "\n")
     else:
-        for line in as_text(found, arguments.output or "config.json"):
-            sys.stderr.write(filter_secrets(line) + "\n")
+        for line in as_text(found, arguments.output or ""):
+            _say(line)
     text = json.dumps(found.config, indent=2, ensure_ascii=False) + "\n"
     if arguments.output:
         try:
@@ -93,31 +100,55 @@ def as_json(found: Inference) -> Mapping[str, Any]:
 def as_text(found: Inference, file: str) -> Iterator[str]:
     """The report for people: first what is to be done, then why everything is as it is."""
     yield ""
-    yield f"Stream {found.name}: read back by this configuration, {found.read_back}."
+    yield f"Stream {found.name}: reading by this configuration gave {found.read_back}."
     if found.gaps:
         yield "To be filled in or looked at:"
         yield from (f"  {_gap(gap)}" for gap in found.gaps)
     yield "Why:"
-    yield from (f"  {name}: {_shown(guess)}: {guess.reason}" for name, guess in found.guesses.items())
+    for name, guess in found.guesses.items():
+        yield f"  {name}: {_shown(guess.value)}"
+        yield f"    {guess.reason}"
     if found.tried:
         yield "Tried without success:"
         yield from (f"  {words}" for words in found.tried)
     same = ", with the same credentials" if "credentials" in found.config else ""
-    yield f"Next: source-rest-api validate {file}; then source-rest-api preview --config {file}{same}"
+    keep = "" if file else "keep it in a file (--output config.json), then "
+    file = file or "config.json"
+    yield f"Next: {keep}source-rest-api validate {file}, and source-rest-api preview --config {file}{same}"
 
 
 def _gap(gap: Gap) -> str:
     return f"{gap.setting}: {gap.advice}" + (f" (now {gap.placeholder})" if gap.placeholder else "")
 
 
-def _shown(guess: Guess) -> str:
-    return "not set" if guess.value is None else json.dumps(guess.value, ensure_ascii=False)
+def _shown(value: Any) -> str:
+    """A setting as one reads it: what kind of pagination or cursor it is, and what it says of it."""
+    match value:
+        case None:
+            return "not set"
+        case {**settings} if settings:
+            (_, kind), *rest = settings.items()
+            return f"{kind} ({', '.join(f'{name}={inner}' for name, inner in rest)})" if rest else str(kind)
+        case list():
+            return ", ".join(map(str, value))
+        case _:
+            return str(value)
+
+
+def _say(text: str) -> None:
+    """One line of the report, in as many lines of the terminal as it takes."""
+    text = shown(filter_secrets(text))
+    indent = " " * (len(text) - len(text.lstrip()) + 2)
+    width = shutil.get_terminal_size((120, 40)).columns
+    lines = wrap(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    sys.stderr.write("".join(f"{line}\n" for line in lines or [""]))
+    sys.stderr.flush()
 
 
 def _told(asked: Asked) -> None:
     """Each request at once: an API may be slow."""
     for line in request_lines([replace(asked, url=_short(asked.url))]):
-        sys.stderr.write(f"{filter_secrets(line)}\n")
+        sys.stderr.write(f"{shown(filter_secrets(line))}\n")
         sys.stderr.flush()
 
 
@@ -125,8 +156,11 @@ def _short(url: str) -> str:
     """As one reads it, with the first parameters of many that are tried at once."""
     place, mark, query = unquote(url).partition("?")
     pairs = query.split("&")
-    more = len(pairs) - SHOWN_PARAMS
-    return f"{place}{mark}{'&'.join(pairs[:SHOWN_PARAMS])}{f'&… and {more} more' if more > 0 else ''}"
+    count = len(pairs)
+    while count > 1 and len("&".join(pairs[:count])) > LONGEST_QUERY:
+        count -= 1
+    more = f"&… and {len(pairs) - count} more" if count < len(pairs) else ""
+    return f"{place}{mark}{'&'.join(pairs[:count])}{more}"
 
 
 def _silent(_: Asked) -> None:

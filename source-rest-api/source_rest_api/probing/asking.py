@@ -15,6 +15,7 @@ from typing import Any
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 
 from source_rest_api.candidates import keys_in, value_at
+from source_rest_api.description import MASK, is_secret_name
 from source_rest_api.errors import config_error
 from source_rest_api.looking import Asked, Look, Record, look
 from source_rest_api.pagination import Answer
@@ -224,6 +225,7 @@ class Prober:
     def _note(self, names: Sequence[str], value: str, what: str) -> None:
         shown = f"the same {len(names)} names" if len(names) > 1 and self._noted.issuperset(names) else ", ".join(names)
         self._noted.update(names)
+        value = MASK if any(map(is_secret_name, names)) else value
         self.tried.append(f"{shown} = {value}: {what}")
 
     def _id(self, record: Record) -> str:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -178,13 +179,15 @@ def _read_back(prober: Prober, address: Address, found: _Found) -> Inference:
     config = {**prober.config, **({"credentials": credentials} if credentials else {}), "streams": [stream]}
     Form.parse(config)  # what we write is a form that is accepted
     guesses = {
-        "base_url": Guess(address.base_url, "the URL up to the version of the API, or to its host"),
+        "base_url": Guess(
+            address.base_url, f"the URL up to {'its version' if urlsplit(address.base_url).path else 'its host'}"
+        ),
         "record_path": found.place,
         "pagination": found.paging.guess,
         "primary_key": key,
         "incremental": found.since.guess,
     }
-    read = f"{_count(len(seen.records), 'record')} on {_count(len(seen.pages), 'page')}"
+    read = f"{_count(len(seen.records), 'record')} in {_count(len(seen.pages), 'page')}"
     more = ", and there is more" if seen.has_more else ", and that is all" if not seen.problem else ""
     return Inference(config, stream["name"], guesses, [*missing, *gaps], prober.tried, prober.asked, read + more)
 
