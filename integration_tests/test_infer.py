@@ -6,7 +6,9 @@ Each configuration is then read by the connector itself: it must give every reco
 from __future__ import annotations
 
 import io
+import itertools
 import json
+import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -229,6 +231,67 @@ def test_an_end_that_cannot_be_known_is_a_gap():
     assert "page=4000 was refused with 404: find out how the last page is known, and set a stop rule" in said
 
 
+def test_random_records_prove_nothing():
+    dice = random.Random(7)
+
+    def answer(_: Request) -> Any:
+        return dice.sample(ROWS, 5)
+
+    with serving(Api({"/things": answer})) as api:
+        _, _, text, said = inferred(f"{api.url}/things", "--requests", "60")
+    assert "pagination_type" not in text, said
+    assert "start_param" not in text, said
+
+
+def test_records_without_a_key_that_are_others_each_time_cannot_be_told_apart():
+    ticks = itertools.count()
+    with serving(Api({"/things": lambda _: [{"kind": "a", "age": next(ticks)} for _ in range(4)]})) as api:
+        _, _, text, said = inferred(f"{api.url}/things")
+    assert "pagination_type" not in text
+    assert "records are others each time they are asked for" in said
+
+
+def test_numbers_that_do_not_begin_with_the_first_page_prove_nothing():
+    def answer(request: Request) -> Any:  # the last page unless asked otherwise
+        number = int(request.query.get("page", "5"))
+        return ROWS[(number - 1) * 5 : number * 5] if number else Response(b"{}", 400)
+
+    with serving(Api({"/things": answer})) as api:
+        _, _, text, said = inferred(f"{api.url}/things")
+    assert "pagination_type" not in text
+    assert "page = 0, 1, 2: they are not the first pages" in said
+
+
+def test_a_page_that_is_there_however_far_one_goes_needs_no_end():
+    def answer(request: Request) -> Any:
+        at, size = int(request.query.get("page", "1")) - 1, int(request.query.get("per_page", "10"))
+        return [{"id": number} for number in range(at * size, (at + 1) * size)]
+
+    with serving(Api({"/things": answer})) as api:
+        _, config, _, said = inferred(f"{api.url}/things")
+    assert stream_of(config)["pagination"]["page_param"] == "page"
+    assert "ends reading" not in said
+
+
+def test_a_large_size_that_is_refused_is_not_set():
+    def answer(request: Request) -> Any:
+        if int(request.query.get("per_page", "10")) > 50:
+            return Response(b"{}", 422)
+        return numbered("page", "per_page")(request)
+
+    with serving(Api({"/things": answer})) as api:
+        _, config, _, said = inferred(f"{api.url}/things")
+    assert stream_of(config)["pagination"] == {"pagination_type": "page", "page_param": "page", "start_page": 1}
+    assert "per_page=2 gave 2 records, and per_page=100 refused with 422: the API's own size is taken" in said
+
+
+def test_what_the_user_asks_for_is_not_replaced_by_what_is_tried():
+    with serving(Api({"/things": everything})) as api:
+        _, config, _, _ = inferred(f"{api.url}/things?from=EUR&after=b&start=c&begin=d")
+        assert {request.query["from"] for request in api.requests} == {"EUR"}
+    assert len(stream_of(config)["query_params"]) == 4
+
+
 def test_what_the_url_says_of_paging_is_tried_first_and_becomes_the_pagination():
     with serving(Api({"/things": numbered("p", "count")})) as api:
         _, config, _, said = inferred(f"{api.url}/things?p=2&count=5&kind=a&page_token=abc")
@@ -379,7 +442,7 @@ def test_an_api_that_leaves_out_the_very_moment_is_asked_from_a_second_before():
     with serving(Api({"/things": since("since", strict=True)})) as api:
         _, config, _, said = inferred(f"{api.url}/things")
     assert stream_of(config)["incremental"]["lookback"] == "PT1S"
-    assert "but also not those of that very moment" in said
+    assert "and none of that very moment, so that PT1S is asked for again" in said
 
 
 def test_a_parameter_that_filters_by_another_time_is_no_proof():
@@ -403,6 +466,43 @@ def test_an_order_that_may_be_that_of_creation_is_no_reason_to_stop_early():
         _, config, _, said = inferred(f"{api.url}/things")
     assert stream_of(config)["incremental"] == {"incremental_type": "datetime", "cursor_field": "updated_at"}
     assert "newest records come first, but by when they were made as well" in said
+
+
+def test_a_field_that_some_records_lack_is_proposed_and_not_written():
+    rows = [{"id": n, "created_at": ROWS[n]["created_at"], **({"updated_at": ROWS[n]["updated_at"]} if n % 3 else {})}
+            for n in range(20)]  # fmt: skip
+
+    def answer(request: Request) -> Any:  # as a database does: what has no value is not newer than any
+        since = request.query.get("since")
+        return [found for found in rows if since is None or found.get("updated_at", "") >= since]
+
+    with serving(Api({"/things": answer})) as api:
+        _, config, _, said = inferred(f"{api.url}/things")
+    assert "incremental" not in stream_of(config)
+    assert "'updated_at' is a time, but not all records have it: one without may never come again." in said
+    assert '"start_param": "since"' in said
+
+
+def test_times_that_are_all_the_same_show_no_parameter():
+    rows = [{"id": n, "updated_at": "2024-01-01T00:00:00Z"} for n in range(4)]
+    with serving(Api({"/things": lambda _: rows})) as api:
+        _, config, _, _ = inferred(f"{api.url}/things")
+        assert not [request for request in api.requests if "since" in request.query]
+    assert stream_of(config)["incremental"] == {"incremental_type": "datetime", "cursor_field": "updated_at"}
+
+
+@pytest.mark.parametrize("more", [0, 9], ids=["a short answer", "a full page of them"])
+def test_a_parameter_that_means_that_very_moment_is_no_proof(more: int):
+    days = [1, 2, 5, 3, 4, *[3] * more]
+    rows = [{"id": number, "updated_at": f"2024-03-0{day}T00:00:00Z"} for number, day in enumerate(days)]
+
+    def answer(request: Request) -> Any:
+        at = request.query.get("since")
+        return [found for found in rows if at is None or found["updated_at"] == at][:5]
+
+    with serving(Api({"/things": answer})) as api:
+        _, _, text, _ = inferred(f"{api.url}/things")
+    assert "start_param" not in text
 
 
 def test_a_time_that_does_not_move_is_a_cursor_of_what_is_written_once_only():
@@ -448,6 +548,15 @@ def test_requests_are_counted_and_end_at_the_limit():
     assert stream_of(config)["incremental"]["cursor_field"] == "updated_at"
 
 
+@pytest.mark.parametrize("count", range(5, 12))
+def test_wherever_the_requests_end_what_was_found_is_kept_and_the_limit_holds(count: int):
+    with serving(Api({"/things": numbered("page", "per_page")})) as api:
+        code, config, _, said = inferred(f"{api.url}/things?page=1&per_page=5", "--requests", str(count))
+        assert len(api.requests) <= count
+    assert code == 0, said
+    assert stream_of(config)["primary_key"] == ["id"]
+
+
 def test_an_api_that_asks_to_wait_is_waited_for():
     seen: list[str] = []
 
@@ -474,11 +583,12 @@ def test_what_the_api_says_of_its_limit_holds_for_the_next_request_too(tmp_path:
     assert "max_wait_seconds" in said
 
 
-def test_an_api_that_refuses_everything_from_some_point_on_ends_the_search():
+@pytest.mark.parametrize("good", [1, 3])
+def test_an_api_that_refuses_everything_from_some_point_on_ends_the_search(good: int):
     count = iter(range(100))
 
     def answer(request: Request) -> Any:
-        return ROWS if next(count) < 3 else Response(b'{"message": "who are you?"}', 401)
+        return ROWS if next(count) < good else Response(b'{"message": "who are you?"}', 401)
 
     with serving(Api({"/things": answer})) as api:
         code, _, _, said = inferred(f"{api.url}/things")
@@ -498,14 +608,15 @@ def test_an_api_that_refuses_everything_from_some_point_on_ends_the_search():
         (Response(b'{"message": "no"}', 401), "Check credentials: the API does not accept them. They are given by "),
         (Response(b"{}", 404), "answered 404. Check base_url and path."),
         (Response(b"", 204), "answered 204 without a body"),
+        (Response(b"{", 200, {"Content-Type": "application/x-ndjson"}), "a line that is no JSON"),
         (Response(b"7"), "a single value"),
     ],
-    ids=["html", "html with json beside it", "401", "404", "204", "a number"],
+    ids=["html", "html with json beside it", "401", "404", "204", "broken lines", "a number"],
 )  # fmt: skip
 def test_an_answer_that_is_no_stream_is_one_error_and_no_configuration(answer: Response, said_of_it: str):
     with serving(Api({"/things": lambda _: answer})) as api:
         code, config, _, said = inferred(f"{api.url}/things")
-        assert len(api.requests) == 1
+        assert len(api.requests) <= 2
     assert (code, config) == (1, None)
     (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
     assert said_of_it.format(url=api.url) in error

@@ -131,9 +131,9 @@ class Prober:
         """Some pages of the stream with more settings and parameters, within the requests that are left.
 
         Raises:
-            Spent: there are none.
+            Spent: there are not enough.
         """
-        if self.left < 1:
+        if self.left < most_pages:
             raise Spent(f"all {self.most} requests were made")
         own = {pair["name"]: pair["value"] for pair in self.stream.get("query_params", ())}
         own.update(params)
@@ -148,7 +148,7 @@ class Prober:
             keeper=self.keeper,
             source=self._source,
         )
-        self.asked += seen.asked
+        self.asked += seen.asked  # an API that fails is asked once more than was counted on
         if tell:
             self.tell()
         return seen

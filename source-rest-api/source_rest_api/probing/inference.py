@@ -20,7 +20,7 @@ from source_rest_api.looking import MOST_RECORDS, Asked, Look, Record
 from source_rest_api.openapi.guess import Gap, Guess
 from source_rest_api.pagination import Answer
 from source_rest_api.probing.address import Address
-from source_rest_api.probing.asking import SINGLE, Prober, unreadable
+from source_rest_api.probing.asking import SINGLE, Page, Prober, Spent, unreadable
 from source_rest_api.probing.paging import Paging, PagingSearch
 from source_rest_api.probing.places import ROOT, record_place
 from source_rest_api.probing.since import Since, SinceSearch
@@ -84,17 +84,19 @@ def infer(
     Form.parse({**config, "streams": [stream]})  # what is wrong with it is said before anything is asked
     prober = Prober(config, stream, most - READING_BACK, keeper, told)
     seen, place = _first_answer(prober)
-    stream |= {"record_path": place.value} if place.value else {}
+    if place.value:
+        prober.stream["record_path"] = place.value
     assert seen.first is not None  # it could be read
     records = _records_at(place.value, seen, seen.first)
     prober.identify_by(records)
     base = prober.page_of(records, answer=replace(seen.first, count=len(records)))
-    paging = PagingSearch(prober, address, base).find()
-    since = (
-        SinceSearch(prober, base, {}, address.name).find() if records else Since(Guess(None, "there are no records"))
-    )
+    is_stable = _is_stable(prober, base)
+    paging = PagingSearch(prober, address, base, is_stable=is_stable).find()
+    since = Since(Guess(None, "there are no records"))
+    if records:
+        since = SinceSearch(prober, base, address.name, is_stable=is_stable).find()
     key = _key(keys_in(records))
-    prober.most = most
+    prober.most = max(most, len(prober.asked) + READING_BACK)
     return _read_back(prober, address, _Found(place, paging, since, key, records))
 
 
@@ -123,6 +125,14 @@ def _first_answer(prober: Prober) -> tuple[Look, Guess]:
             if seen.first is not None:
                 return seen, Guess(None, f"the answer is {format_} ({kind}), each line of it a record")
     raise unreadable(seen)
+
+
+def _is_stable(prober: Prober, base: Page) -> bool:
+    """Whether the same request gives the same answer. Without requests left nothing will be asked of parameters."""
+    try:
+        return len(base.ids) < 2 or prober.ask({}).is_same(base)
+    except Spent:
+        return True
 
 
 def _records_at(path: str | None, seen: Look, answer: Answer) -> Sequence[Record]:

@@ -42,6 +42,7 @@ TOKEN_PARAMS = (
     "cursor", "page_token", "pageToken", "after", "next", "starting_after", "next_token", "nextToken", "next_cursor",
     "continuation_token", "continuationToken", "pagination_token", "marker", "start_cursor", "token", "bookmark",
 )  # fmt: skip
+UNSTABLE = "records are others each time they are asked for: what a parameter does cannot be told"
 Settings = dict[str, Any]
 
 
@@ -89,12 +90,14 @@ class PagingSearch:
         prober: asks.
         address: whose paging parameters are tried first.
         base: the first page, as the URL asks for it.
+        is_stable: whether it is the same if it is asked for again. If not, only what an answer itself leads to counts.
     """
 
-    def __init__(self, prober: Prober, address: Address, base: Page):
+    def __init__(self, prober: Prober, address: Address, base: Page, *, is_stable: bool):
         self._prober = prober
         self._address = address
         self._base = base
+        self._is_stable = is_stable
         self._size: Size | None = None
 
     def find(self) -> Paging:
@@ -103,6 +106,8 @@ class PagingSearch:
             return Paging(Guess(None, "with less than two records no page can be told from another: detected later"))
         try:
             found = self._linked(self._base, {}) if self._base.answer else None
+            if not self._is_stable:
+                return self._with_size(*found) if found is not None else Paging(Guess(None, UNSTABLE))
             if found is None or len(self._base.ids) < PAGE_SIZE:
                 self._size = self._find_size()
             if found is None:
@@ -192,11 +197,9 @@ class PagingSearch:
         if not page.is_beginning_of(self._base):
             then, start = page, 0
             page = self._prober.ask({**size, name: "0"})
-        if not page.is_beginning_of(self._base) or not then.is_apart_from(page):
+        is_all = len(page.ids) == len(self._base.ids)
+        if not page.is_beginning_of(self._base) or not then.is_apart_from(page) or not (then.ids or is_all):
             self._prober.tried.append(f"{name} = 0, 1, 2: they are not the first pages")
-            return None
-        if not then.ids and len(page.ids) < len(self._base.ids):
-            self._prober.tried.append(f"{name} = {start + 1}: no record, though there are more")
             return None
         what = f"gave {_others(then)}" if then.ids else "none: all are on the first"
         reason = f"{name}={start} gave the first page, and {name}={start + 1} {what}"
@@ -204,17 +207,24 @@ class PagingSearch:
 
     def _offsets(self, first: Page, size: Mapping[str, str]) -> tuple[Settings, str] | None:
         skipped = min(2, len(self._base.ids) - 1)
-        starts = {self._base.ids[skipped]: 0, self._base.ids[skipped - 1]: 1}
 
-        def is_shifted(page: Page) -> bool:
-            return bool(page.ids) and page.ids[0] in starts and self._base.ids[0] not in page.ids
+        def start_of(page: Page) -> int | None:
+            """0 or 1, the number of the first record, if a page begins where it should."""
+            for start in (0, 1):
+                rest = self._base.ids[skipped - start :]
+                both = min(len(rest), len(page.ids))
+                if both and page.ids[:both] == rest[:both]:
+                    return start
+            return None
 
         hints = [[name] for name in self._address.offsets]
-        found = self._prober.search([*hints, *OFFSETS], str(skipped), is_shifted, without=first, also=size)
+        found = self._prober.search(
+            [*hints, *OFFSETS], str(skipped), lambda page: start_of(page) is not None, without=first, also=size
+        )
         if found is None:
             return None
         name, page = found
-        start = starts[page.ids[0]]
+        start = start_of(page)
         what = f"{skipped + 1 - start}. record" if start else f"record behind the first {skipped}"
         settings = {"pagination_type": "offset", "offset_param": name, "start_offset": start, "size_param": ""}
         return settings, f"{name}={skipped} gave an answer that begins with the {what}"

@@ -9,7 +9,7 @@ missed in silence.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,11 @@ class _Field:
         return cls(cursor, [_moment(record, cursor) for record in records])
 
     @property
+    def is_everywhere(self) -> bool:
+        """Whether all records have it."""
+        return None not in self.moments
+
+    @property
     def distinct(self) -> list[int]:
         return sorted({moment for moment in self.moments if moment is not None})
 
@@ -69,14 +74,14 @@ class SinceSearch:
     Args:
         prober: asks.
         base: a page of the stream, not narrowed.
-        params: what that page was asked with, besides the stream's own.
+        is_stable: whether it is the same if it is asked for again. If not, no parameter is tried.
         name: of the stream.
     """
 
-    def __init__(self, prober: Prober, base: Page, params: Mapping[str, str], name: str):
+    def __init__(self, prober: Prober, base: Page, name: str, *, is_stable: bool):
         self._prober = prober
         self._base = base
-        self._params = params
+        self._is_stable = is_stable
         self._fields = [_Field.of(cursor, base.records) for cursor in cursors_in(base.records)]
         self._is_written_once = bool(singulars(snake(name)) & WRITTEN_ONCE)
 
@@ -84,25 +89,32 @@ class SinceSearch:
         """Never raises Spent."""
         if not self._fields:
             return Since(Guess(None, "no field holds times: each sync reads all"))
-        best = next((field for field in self._fields if field.cursor.is_change), self._fields[0])
+        fields = sorted(self._fields, key=lambda field: (not field.cursor.is_change, not field.is_everywhere))
+        best = fields[0]
         settings: dict[str, Any] = {"incremental_type": "datetime", "cursor_field": best.cursor.field}
         if best.cursor.format != RFC3339:
             settings["cursor_format"] = best.cursor.format
         try:
-            asked = self._asked_since(best)
+            asked = self._asked_since(best) if self._is_stable else None
         except Spent as spent:
             self._prober.tried.append(f"nothing more about what is new: {spent}")
             asked = None
         how, words = asked if asked is not None else self._without_parameter(best)
         settings |= how
-        if best.cursor.is_change or self._is_written_once:
+        doubt = self._doubt(best)
+        if not doubt:
             return Since(Guess(settings, f"{best.cursor.reason}; {words}"))
-        advice = (
-            f"{best.cursor.field!r} is a time, but its name does not say that it moves when a record changes. If it "
-            f"does, or if records never change, set {json.dumps(settings)}; {words}"
-        )
-        return Since(Guess(None, "no field is known to move when a record changes: each sync reads all"),
-                     [Gap("incremental", advice)])  # fmt: skip
+        advice = f"{best.cursor.field!r} is a time, but {doubt}, set {json.dumps(settings)}; {words}"
+        nothing = Guess(None, "no field is sure to move when a record changes: each sync reads all")
+        return Since(nothing, [Gap("incremental", advice)])
+
+    def _doubt(self, field: _Field) -> str:
+        """Why changes could be missed; empty if they could not."""
+        if not field.is_everywhere:
+            return "not all records have it: one without may never come again. If that is as it should be"
+        if not field.cursor.is_change and not self._is_written_once:
+            return "its name does not say that it moves when a record changes. If it does, or if records never change"
+        return ""
 
     # --- by a parameter -----------------------------------------------------------------------------------------------
 
@@ -118,7 +130,7 @@ class SinceSearch:
                 value,
                 self._judge(field, middle),
                 without=self._base,
-                also=self._params,
+                also={},
             )
             if found is not None:
                 name, page = found
@@ -128,9 +140,7 @@ class SinceSearch:
                 words = f"asked with {name}={value} the API gave {page.words}, none of them older"
                 if self._leaves_out_equals(field, middle, page):
                     settings["lookback"] = "P1D" if format_ == DATE else "PT1S"
-                    words += (
-                        f", but also not those of that very moment, so that {settings['lookback']} is asked for again"
-                    )
+                    words += f", and none of that very moment, so that {settings['lookback']} is asked for again"
                 return settings, words
         return None
 
@@ -166,7 +176,7 @@ class SinceSearch:
 
     def _leaves_out_equals(self, field: _Field, middle: int, page: Page) -> bool:
         equal = {id_ for id_, moment in self._here(field) if moment == middle}
-        return bool(equal) and len(page.ids) < len(self._base.ids) and not equal & set(page.ids)
+        return bool(equal) and not equal & set(page.ids)
 
     def _here(self, field: _Field) -> list[tuple[str, int | None]]:
         return list(zip(self._base.ids, field.moments, strict=True))
@@ -174,7 +184,7 @@ class SinceSearch:
     # --- without one --------------------------------------------------------------------------------------------------
 
     def _without_parameter(self, field: _Field) -> tuple[dict[str, Any], str]:
-        none = "no parameter is known that asks for what is new"
+        none = f"no parameter {'is known' if self._is_stable else 'can be proved'} that asks for what is new"
         if len(field.distinct) >= LEAST_ORDERED and field.cursor.order == "descending":
             if self._is_written_once or not self._is_ordered_otherwise(field):
                 return {
