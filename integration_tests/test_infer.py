@@ -179,6 +179,16 @@ def test_a_size_alone_is_no_paging_and_is_said():
     assert "pagination: 'limit' is known and nothing that leads on: these 10 records may not be all" in said
 
 
+def test_names_that_do_something_together_only_are_no_parameter():
+    def answer(request: Request) -> Any:
+        return ROWS[:2] if {"limit", "size"} <= request.query.keys() else ROWS
+
+    with serving(Api({"/things": answer})) as api:
+        _, _, text, said = inferred(f"{api.url}/things")
+    assert "size_param" not in text
+    assert "limit = 2: nothing changed" in said
+
+
 def test_a_next_page_that_is_the_first_one_proves_nothing():
     def circle(request: Request) -> Any:
         return {"data": ROWS, "next": f"/things?n={int(request.query.get('n', '0')) + 1}"}
@@ -453,6 +463,19 @@ def test_a_parameter_that_filters_by_another_time_is_no_proof():
     assert "no parameter is known that asks for what is new: all are read, and old ones left out here" in said
 
 
+def test_a_parameter_that_leaves_out_newer_ones_is_no_proof():
+    # It means when they were made, which the records do not show.
+    def answer(request: Request) -> Any:
+        since = request.query.get("since", "")
+        shown = [{name: found[name] for name in ("id", "updated_at")} for found in ROWS if found["updated_at"] >= since]
+        return shown[1:] if since else shown
+
+    with serving(Api({"/things": answer})) as api:
+        _, _, text, _ = inferred(f"{api.url}/things")
+    assert "updated_at" in text
+    assert "start_param" not in text
+
+
 def test_newest_first_ends_at_the_first_old_record_if_it_is_the_change_that_orders():
     rows = sorted(ROWS, key=lambda found: str(found["updated_at"]), reverse=True)
     with serving(Api({"/things": lambda _: rows})) as api:
@@ -555,6 +578,13 @@ def test_wherever_the_requests_end_what_was_found_is_kept_and_the_limit_holds(co
         assert len(api.requests) <= count
     assert code == 0, said
     assert stream_of(config)["primary_key"] == ["id"]
+
+
+def test_requests_that_end_behind_a_proof_do_not_undo_it():
+    with serving(Api({"/things": only(["page", "per_page"], linked)})) as api:
+        _, config, _, said = inferred(f"{api.url}/things", "--requests", "8")
+    assert stream_of(config)["pagination"] == {"pagination_type": "link_header"}
+    assert "nothing more about pages: all 6 requests were made" in said
 
 
 def test_an_api_that_asks_to_wait_is_waited_for():

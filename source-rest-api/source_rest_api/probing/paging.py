@@ -42,6 +42,7 @@ TOKEN_PARAMS = (
     "cursor", "page_token", "pageToken", "after", "next", "starting_after", "next_token", "nextToken", "next_cursor",
     "continuation_token", "continuationToken", "pagination_token", "marker", "start_cursor", "token", "bookmark",
 )  # fmt: skip
+NOTHING = "no other page was found: nothing in the answer leads on, and no parameter that was tried gives another"
 UNSTABLE = "records are others each time they are asked for: what a parameter does cannot be told"
 Settings = dict[str, Any]
 
@@ -66,7 +67,6 @@ class Paging:
         guess: the pagination to set; without a value, nothing is proved.
         gaps: what to look at.
         replaced: parameters of the URL that the pagination sets.
-        more: other settings of the stream that go with it.
     """
 
     guess: Guess
@@ -104,44 +104,39 @@ class PagingSearch:
         """Never raises Spent: what was not tried for want of requests is no reason against what was found."""
         if len(self._base.ids) < 2:
             return Paging(Guess(None, "with less than two records no page can be told from another: detected later"))
+        found: tuple[Settings, str] | None = None
         try:
-            found = self._linked(self._base, {}) if self._base.answer else None
-            if not self._is_stable:
-                return self._with_size(*found) if found is not None else Paging(Guess(None, UNSTABLE))
-            if found is None or len(self._base.ids) < PAGE_SIZE:
+            found = self._linked(self._base, {})
+            if self._is_stable and (found is None or len(self._base.ids) < PAGE_SIZE):
                 self._size = self._find_size()
-            if found is None:
-                found = self._other()
-            return self._with_size(*found) if found is not None else self._nothing()
+                found = found or self._other()
         except Spent as spent:
             self._prober.tried.append(f"nothing more about pages: {spent}")
-            return self._nothing()
+        return self._with_size(*found) if found is not None else self._nothing()
 
     # --- what leads on in an answer -----------------------------------------------------------------------------------
 
     def _linked(self, page: Page, size: Mapping[str, str]) -> tuple[Settings, str] | None:
-        assert page.answer is not None  # a page of records has one
-        way = way_on(page.answer)
+        answer = _answer_of(page)
+        way = way_on(answer)
         if isinstance(way, LinkHeader | NextUrl):
             settings = _settings(way)
             seen = self._prober.look({"pagination": settings}, size, most_pages=2)
             ends = seen.pages[0] if seen.pages else 0
             first, second = (self._prober.page_of(part) for part in (seen.records[:ends], seen.records[ends:]))
             if second.ids and second.is_apart_from(first):
-                return (
-                    settings,
-                    f"{way_in_words(way)}: it was followed to {_others(second)}",
-                )
+                return settings, f"{way_in_words(way)}: it was followed to {_others(second)}"
             self._prober.tried.append(f"{way_in_words(way)}: {seen.problem or 'it leads to no other records'}")
-        found = self._by_token(page, way, size) if isinstance(way, Tokens) else None
-        if found is None:
-            for path in _token_places(page.answer):
-                found = found or self._by_token(page, Tokens(token_path=path), size)
-        return found
+        if not self._is_stable:
+            return None
+        known = [way] if isinstance(way, Tokens) else []
+        others = [
+            Tokens(token_path=path) for path in _token_places(answer) if path not in {one.token_path for one in known}
+        ]
+        return next(filter(None, (self._by_token(page, one, size) for one in [*known, *others])), None)
 
     def _by_token(self, page: Page, way: Tokens, size: Mapping[str, str]) -> tuple[Settings, str] | None:
-        assert page.answer is not None
-        token = msgspec.json.decode(raw_at(page.answer.body, keys(way.token_path)) or b"null")
+        token = msgspec.json.decode(raw_at(_answer_of(page).body, keys(way.token_path)) or b"null")
         own = [way.token_param, way.token_path.rpartition(".")[2]]
         others = [name for name in TOKEN_PARAMS if name not in own]
         found = self._prober.search(
@@ -271,8 +266,7 @@ class PagingSearch:
         if not page.problem and not self._prober.ask({**size, name: str(far + 1)}).is_same(page):
             return End({})  # there is so much
         what = f"{name}={far} {'gave a page that comes again' if not page.problem else f'was {page.words}'}"
-        answer = (self._size.short if self._size else self._base).answer
-        for setting, path in _ends_in(answer) if answer else ():
+        for setting, path in _ends_in(_answer_of(self._size.short if self._size else self._base)):
             return End({setting: path}, f"{what}, so that {path!r} of the answer ends reading")
         if exact:
             least = settings["page_size"]
@@ -281,11 +275,9 @@ class PagingSearch:
 
     def _nothing(self) -> Paging:
         count = len(self._base.ids)
-        reason = (
-            "no other page was found: nothing in the answer leads on, and no parameter that was tried gives another"
-        )
+        reason = NOTHING if self._is_stable else UNSTABLE
         gaps = []
-        sign = sign_of_more(self._base.answer) if self._base.answer else ""
+        sign = sign_of_more(_answer_of(self._base))
         if sign:
             advice = f"the answer says that there is more ({sign}): look into the API's documentation how to get it"
             gaps.append(Gap("pagination", advice))
@@ -293,6 +285,11 @@ class PagingSearch:
             advice = f"{self._size.param!r} is known and nothing that leads on: these {count} records may not be all"
             gaps.append(Gap("pagination", advice))
         return Paging(Guess(None, reason), gaps)
+
+
+def _answer_of(page: Page) -> Answer:
+    assert page.answer is not None  # a page of records has one
+    return page.answer
 
 
 def _others(page: Page) -> str:
