@@ -88,6 +88,7 @@ class _Log:
     detected: str = ""
     has_more: bool = False
     first: Answer | None = None
+    before: int | None = None
 
     def asking(self, stream: str) -> None:
         is_enough = stream == self.stream and len(self.pages) >= self.most_pages
@@ -111,6 +112,13 @@ class _Log:
             self.first = self.first or answer
             self.pages.append(answer.count)
             self.record_path, self.detected = record_path, detected
+
+    def is_enough_of_manifest(self) -> bool:
+        """Whether a record is of a page too many: of a manifest one sees that answers came, and not what is in them."""
+        if self.before is None:
+            self.before = len(self.asked)
+        self.has_more = len(self.asked) - self.before >= self.most_pages
+        return self.has_more
 
 
 def look(
@@ -138,6 +146,8 @@ def look(
     try:
         source = source or SourceRestApi(config=config)
         for record in source.sampled(config, name, log, keeper):
+            if "manifest" in config and log.is_enough_of_manifest():
+                break
             records.append(record)
             if len(records) == MOST_RECORDS:
                 break

@@ -203,6 +203,10 @@ class SourceRestApi(YamlDeclarativeSource):
         shared = {part: before[part] for part in (GATE, TOKENS) if part in before}
         self._config = {**config, BOUNDARIES: {}, SHARED: {**shared, WATCHER: watcher, KEEPER: keeper}}
         self._take(config)
+        if self._form().manifest:
+            with self._engine() as engine, suppress(Enough):
+                yield from engine.sampled(name)
+            return
         self._max_retries = CHECK_RETRIES
         (stream,) = [stream for stream in self.streams(self._config) if stream.name == name]
         with suppress(Enough):

@@ -16,6 +16,7 @@ from source_rest_api.pagination import Answer
 
 WATCHER = "watcher"  # in what the components share
 CREDENTIALS = ""  # in place of a stream's name: a request for a token
+MANIFEST = "manifest"  # the same: a request of some part of a manifest
 
 
 class Enough(Exception):  # noqa: N818  # no error: whoever looks on has seen what there was to see
