@@ -367,7 +367,7 @@ def test_entries_that_are_no_objects_leave_a_gap():
         _, config, _, said = inferred(f"{api.url}/things")
     assert stream_of(config)["record_path"] == "rows"
     assert "primary_key" not in stream_of(config)
-    assert "record_path: its entries are no objects: look for a parameter" in said
+    assert "record_path: its entries are no objects: look for a parameter of the API" in said
 
 
 def test_an_empty_list_leaves_open_what_cannot_be_seen():
@@ -474,6 +474,25 @@ def test_a_parameter_that_leaves_out_newer_ones_is_no_proof():
         _, _, text, _ = inferred(f"{api.url}/things")
     assert "updated_at" in text
     assert "start_param" not in text
+
+
+@pytest.mark.parametrize("means", ["changed", "made", "changed, and many are new"])
+def test_a_full_page_of_new_ones_is_looked_behind_by_a_later_value(means: str):
+    """When they were made is not shown; what was made long ago and changed lately must be in the answers too."""
+    made = [n + 8 if n <= 20 else 15 + n % 10 for n in range(1, 201)]
+    changed = [31 if n == 2 or (n >= 20 and "many" in means) else day for n, day in enumerate(made)]
+    days = made if means == "made" else changed
+
+    def answer(request: Request) -> Any:
+        since = request.query.get("since", "")
+        chosen = [n for n, day in enumerate(days) if f"2024-03-{day:02d}T00:00:00Z" >= since]
+        return [{"id": n, "updated_at": f"2024-03-{changed[n]:02d}T00:00:00Z"} for n in chosen][:20]
+
+    with serving(Api({"/things": answer})) as api:
+        _, _, text, said = inferred(f"{api.url}/things")
+    assert ("start_param" in text) is (means != "made"), said
+    assert ("always a full page: see in the documentation that since means updated_at" in said) is ("many" in means)
+    assert ("newer records are missing, so that it means another time" in said) is (means == "made")
 
 
 def test_newest_first_ends_at_the_first_old_record_if_it_is_the_change_that_orders():
@@ -610,7 +629,7 @@ def test_what_the_api_says_of_its_limit_holds_for_the_next_request_too(tmp_path:
         code, _, _, said = inferred(f"{api.url}/things")
         assert len(api.requests) == 1
     assert code == 0
-    assert "max_wait_seconds" in said
+    assert "nothing more about pages: Stream 'things': the API has no requests left for 3600 seconds" in said
 
 
 @pytest.mark.parametrize("good", [1, 3])

@@ -37,7 +37,7 @@ class Page:
         records: of the answer, in its order.
         ids: what tells each of them apart.
         problem: in words, if it is no answer with records.
-        status: of the last answer; 0 without one.
+        status: of the last answer.
         answer: as paging looks at it.
     """
 
@@ -120,7 +120,9 @@ class Prober:
             Spent: it was not asked, or the API answers no more.
         """
         seen = self.look(SINGLE, params, most_pages=1)
-        status = seen.asked[-1].status if seen.asked else 0
+        if not seen.asked:  # the API has said that there is nothing left for now
+            raise Spent(seen.problem)
+        status = seen.asked[-1].status
         if status in STOPS:
             raise Spent(f"the API answered {status}")
         return self.page_of(seen.records, seen.problem, status, seen.first)

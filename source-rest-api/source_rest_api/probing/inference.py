@@ -6,7 +6,7 @@ The last step reads the stream by that configuration: what is handed over was se
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -154,52 +154,56 @@ def _key(keys: Sequence[Key]) -> Guess:
 
 def _read_back(prober: Prober, address: Address, found: _Found) -> Inference:
     """The configuration, and a look by it."""
-    replaced = found.paging.replaced
-    params = {**address.params, **address.pages, **address.offsets}
-    params = {name: value for name, value in params.items() if name not in replaced}
-    stream: dict[str, Any] = {
-        name: prober.stream[name] for name in ("name", "path", "format", "record_path") if name in prober.stream
-    }
-    stream |= {"query_params": _pairs(params)} if params else {}
-    for setting, guess in (
-        ("primary_key", found.key),
-        ("pagination", found.paging.guess),
-        ("incremental", found.since.guess),
-    ):
-        stream |= {setting: guess.value} if guess.value is not None else {}
-    prober.stream = stream
+    prober.stream = stream = _stream(prober.stream, address, found)
     seen = prober.look({}, {}, most_pages=READING_BACK)
-    gaps = [*found.paging.gaps, *found.since.gaps, *_address_gaps(address)]
     key = found.key
     if key.value is not None and _repeats(seen.records, key.value):
         key = Guess(None, f"{' and '.join(key.value)} was unique on the first page, and is not on two")
         del stream["primary_key"]
-    if seen.problem:
-        gaps.append(Gap("the stream", f"reading it by this configuration ended with: {seen.problem}"))
-    if found.records and all(set(record) == {"value"} for record in found.records):
-        advice = (
-            "its entries are no objects: look for a parameter of the API that makes it give some, with named fields"
-        )
-        gaps.append(Gap("record_path", advice))
-    if not found.records:
-        gaps.append(
-            Gap("the stream", "it has no records: how it pages, its key and its cursor can be seen when it has")
-        )
     credentials, missing = placeholders(prober.config.get("credentials", {}))
     config = {**prober.config, **({"credentials": credentials} if credentials else {}), "streams": [stream]}
     Form.parse(config)  # what we write is a form that is accepted
+    up_to = "its version" if urlsplit(address.base_url).path else "its host"
     guesses = {
-        "base_url": Guess(
-            address.base_url, f"the URL up to {'its version' if urlsplit(address.base_url).path else 'its host'}"
-        ),
+        "base_url": Guess(address.base_url, f"the URL up to {up_to}"),
         "record_path": found.place,
         "pagination": found.paging.guess,
         "primary_key": key,
         "incremental": found.since.guess,
     }
+    gaps = [*missing, *found.paging.gaps, *found.since.gaps, *_gaps(address, found.records, seen.problem)]
     read = f"{_count(len(seen.records), 'record')} in {_count(len(seen.pages), 'page')}"
     more = ", and there is more" if seen.has_more else ", and that is all" if not seen.problem else ""
-    return Inference(config, stream["name"], guesses, [*missing, *gaps], prober.tried, prober.asked, read + more)
+    return Inference(config, stream["name"], guesses, gaps, prober.tried, prober.asked, read + more)
+
+
+def _stream(asked: Mapping[str, Any], address: Address, found: _Found) -> dict[str, Any]:
+    """The stream's settings: those that it was asked with, and what was found."""
+    params = {**address.params, **address.pages, **address.offsets}
+    params = {name: value for name, value in params.items() if name not in found.paging.replaced}
+    settings = {
+        **{name: asked.get(name) for name in ("name", "path", "format", "record_path")},
+        "query_params": _pairs(params) or None,
+        "primary_key": found.key.value,
+        "pagination": found.paging.guess.value,
+        "incremental": found.since.guess.value,
+    }
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _gaps(address: Address, records: Sequence[Record], problem: str) -> Iterator[Gap]:
+    """What is to be looked at, besides what the searches left open."""
+    if address.tokens:
+        names = ", ".join(address.tokens)
+        advice = f"{names} of the URL led to one page and is left out: a stream begins with its first page"
+        yield Gap("query_params", advice)
+    if problem:
+        yield Gap("the stream", f"reading it by this configuration ended with: {problem}")
+    if records and all(set(record) == {"value"} for record in records):
+        advice = "its entries are no objects: look for a parameter of the API that gives them, with named fields"
+        yield Gap("record_path", advice)
+    if not records:
+        yield Gap("the stream", "it has no records: how it pages, its key and its cursor can be seen when it has")
 
 
 def placeholders(credentials: Mapping[str, Any]) -> tuple[dict[str, Any], list[Gap]]:
@@ -219,15 +223,6 @@ def placeholders(credentials: Mapping[str, Any]) -> tuple[dict[str, Any], list[G
 
 def _login_without(body: str) -> str:
     return json.dumps({name: f"<{name}>" for name in msgspec.json.decode(body)})
-
-
-def _address_gaps(address: Address) -> list[Gap]:
-    if not address.tokens:
-        return []
-    names = ", ".join(address.tokens)
-    return [
-        Gap("query_params", f"{names} of the URL led to one page and is left out: a stream begins with its first page")
-    ]
 
 
 def _repeats(records: Sequence[Record], fields: Sequence[str]) -> bool:

@@ -1,9 +1,9 @@
 """Which field says what is new, and which parameter asks the API for it.
 
-A parameter is proved by an answer to the middle one of the values seen: none of its records is older, some are there,
-and what the first page had of newer ones is not missing for another reason (a filter by when records were made leaves
-out old ones that changed). Only a field that moves when a record changes is proposed: with another one changes would be
-missed in silence.
+A parameter is proved by an answer to the middle one of the values seen: none of its records is older, and those of the
+first page that are newer are there (a filter by when records were made leaves out old ones that changed). Where an
+answer is a full page, on which they need not be, a later value is asked for. Only a field that moves when a record
+changes is proposed: with another one changes would be missed in silence.
 """
 
 from __future__ import annotations
@@ -138,6 +138,11 @@ class SinceSearch:
                 if format_ != field.cursor.format:
                     settings["request_format"] = format_
                 words = f"asked with {name}={value} the API gave {page.words}, none of them older"
+                if len(page.ids) >= len(self._base.ids):
+                    more = self._later(field, name, format_)
+                    if more is None:
+                        return None
+                    words += more
                 if self._leaves_out_equals(field, middle, page):
                     settings["lookback"] = "P1D" if format_ == DATE else "PT1S"
                     words += f", and none of that very moment, so that {settings['lookback']} is asked for again"
@@ -174,6 +179,20 @@ class SinceSearch:
 
         return judge
 
+    def _later(self, field: _Field, name: str, format_: str) -> str | None:
+        """What a later value shows, in words; None if what is newer is missing."""
+        late = to_moment(to_text(field.distinct[-2], format_), format_)
+        newer = {id_ for id_, moment in self._here(field) if moment is not None and moment > late}
+        page = self._prober.ask({name: to_text(late, format_)})
+        if not page.problem and len(page.ids) >= len(self._base.ids):
+            return f" (always a full page: see in the documentation that {name} means {field.cursor.field})"
+        if newer <= set(page.ids):
+            return ""
+        self._prober.tried.append(
+            f"{name} = {to_text(late, format_)}: newer records are missing, so that it means another time"
+        )
+        return None
+
     def _leaves_out_equals(self, field: _Field, middle: int, page: Page) -> bool:
         equal = {id_ for id_, moment in self._here(field) if moment == middle}
         return bool(equal) and not equal & set(page.ids)
@@ -187,9 +206,8 @@ class SinceSearch:
         none = f"no parameter {'is known' if self._is_stable else 'can be proved'} that asks for what is new"
         if len(field.distinct) >= LEAST_ORDERED and field.cursor.order == "descending":
             if self._is_written_once or not self._is_ordered_otherwise(field):
-                return {
-                    "newest_first": True
-                }, f"{none}, but newest records come first: reading ends at the first old one"
+                words = f"{none}, but newest records come first: reading ends at the first old one"
+                return {"newest_first": True}, words
             return {}, (
                 f"{none}; newest records come first, but by when they were made as well, so that all are read, and old "
                 "ones left out here"
