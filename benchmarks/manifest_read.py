@@ -19,8 +19,9 @@ from pathlib import Path
 from benchmarks.source_peers import Task, source_bin, stock, stock_manifest
 from benchmarks.source_read import costs, serving
 
-# How many times less CPU than the CDK's own source ours must take.
-TARGETS: Mapping[str, float] = {"plain": 1.4, "incremental": 1.25}
+# How many times less CPU than the CDK's own source ours must take. The rows hold decimals of 16 digits and more, which
+# the CDK rounds and ours keeps, by a slower parser (DECISIONS.md, "Numbers are looked at before they are parsed").
+TARGETS: Mapping[str, float] = {"plain": 1.15, "incremental": 1.15}
 PAGE = 1000
 
 
