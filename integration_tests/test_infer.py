@@ -205,9 +205,10 @@ def test_a_next_page_that_is_the_first_one_proves_nothing():
         (Response(b'{"detail": "no such page"}', 404), {"has_more": True}, {"has_more_path": "has_more"}),
         (Response(b'{"detail": "no such page"}', 404), {"total_pages": 3}, {"total_pages_path": "total_pages"}),
         (None, {"total": 250}, {"total_path": "total"}),
+        (None, {"is_last": True}, {"is_last_path": "is_last"}),
         (None, {}, {"stop_when_shorter": True}),
     ],
-    ids=["has_more", "total_pages", "total, the last page again", "a shorter page"],
+    ids=["has_more", "total_pages", "total, the last page again", "is_last", "a shorter page"],
 )
 def test_an_api_without_an_empty_page_behind_its_last_one_ends_by_a_stop_rule(
     behind: Response | None, body: Row, wanted: Row, tmp_path: Path
@@ -220,8 +221,8 @@ def test_an_api_without_an_empty_page_behind_its_last_one_ends_by_a_stop_rule(
         if number > last and behind is not None:
             return behind
         at = min(number, last) * size
-        around = {name: at < len(rows) if name == "has_more" else last if name == "total_pages" else value
-                  for name, value in body.items()}  # fmt: skip
+        now = {"has_more": at < len(rows), "is_last": at >= len(rows), "total_pages": last}
+        around = {name: now.get(name, value) for name, value in body.items()}
         return {"data": rows[at - size : at], **around}
 
     with serving(Api({"/things": answer})) as api:
@@ -334,6 +335,8 @@ PLACES: Mapping[str, tuple[Any, str, str]] = {
     "no list": ({"name": "x", "size": 3}, ".", "there is no list in it"),
     "a list of texts": ({"name": "x", "words": ["a", "b"]}, ".", "its lists hold no objects; also there: words (2)"),
     "empty": ({"things": [], "total": 0}, "things", "the only list in the answer, and it is empty"),
+    "in a list": ([{"page": 1, "pages": 1}, ROWS], "1", "the only list of objects in the answer; also there: . (2)"),
+    "texts": (["a", "b"], ".", "the answer is the list itself; its entries are no objects"),
     "links are no map": ({"_links": {"self": {"href": "x"}, "next": {"href": None}}, "things": ROWS}, "things", "only"),
 }  # fmt: skip
 

@@ -7,7 +7,6 @@ it, is an error: a table must not be a first page only because nobody said other
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, assert_never
 
 import msgspec

@@ -13,8 +13,17 @@ from typing import Any
 
 import msgspec
 
-from source_rest_api.body import keys, outline, raw_at, value_in
-from source_rest_api.detection import HAS_MORE, TOTAL_PAGES, TOTALS, sign_of_more, way_in_words, way_on
+from source_rest_api.body import keys, raw_at, value_in
+from source_rest_api.detection import (
+    HAS_MORE,
+    IS_LAST,
+    TOTAL_PAGES,
+    TOTALS,
+    around_records,
+    sign_of_more,
+    way_in_words,
+    way_on,
+)
 from source_rest_api.form import LinkHeader, NextUrl, Tokens
 from source_rest_api.openapi.guess import Gap, Guess
 from source_rest_api.openapi.names import snake
@@ -304,7 +313,9 @@ def _settings(way: LinkHeader | NextUrl) -> Settings:
 
 def _token_places(answer: Answer) -> list[str]:
     """Where a token may be that detection does not know."""
-    return [path for path, _ in _scalars(_around(answer), "") if snake(path.rpartition(".")[2]) in TOKEN_FIELDS][:2]
+    place, around = around_records(answer)
+    found = [path for path, _ in _scalars(around, "") if snake(path.rpartition(".")[2]) in TOKEN_FIELDS]
+    return [place + path for path in found[:2]]
 
 
 def _scalars(around: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:
@@ -317,14 +328,12 @@ def _scalars(around: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]
 
 def _ends_in(answer: Answer) -> Iterator[tuple[str, str]]:
     """Stop rules that an answer offers, with their paths."""
-    around = _around(answer)
-    for setting, paths in (("has_more_path", HAS_MORE), ("total_pages_path", TOTAL_PAGES), ("total_path", TOTALS)):
+    place, around = around_records(answer)
+    for setting, flags, more in (("has_more_path", HAS_MORE, True), ("is_last_path", IS_LAST, False)):
+        yield from ((setting, place + path) for path in flags if value_in(around, keys(path)) is more)
+    numbers: Mapping[str, tuple[str, ...]] = {"total_pages_path": TOTAL_PAGES, "total_path": TOTALS}
+    for setting, paths in numbers.items():
         for path in paths:
             value = value_in(around, keys(path))
-            is_it = value is True if setting == "has_more_path" else type(value) is int and value > 0
-            if is_it:
-                yield setting, path
-
-
-def _around(answer: Answer) -> Mapping[str, Any]:
-    return outline(answer.body) if answer.is_json and answer.body.lstrip().startswith(b"{") else {}
+            if type(value) is int and value > 0:
+                yield setting, place + path

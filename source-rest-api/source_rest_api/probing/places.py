@@ -14,6 +14,7 @@ from source_rest_api.openapi.guess import Guess
 DEEPEST = 3
 LEAST_ALIKE = 2  # objects of a map have at least so many keys in common: links have but their href
 MOST_NAMED = 5
+MOST_IN_LIST = 3
 OWN_KEYS = ("id", "_id", "uuid", "guid")
 ROOT = "."
 
@@ -37,8 +38,9 @@ class Place:
 
     @property
     def is_well_known(self) -> bool:
-        """Whether its name is one that APIs give to their records; the answer itself is as good."""
-        return self.path == ROOT or self.path.rpartition(".")[2] in WELL_KNOWN
+        """Whether its name is one that APIs give to their records; a list that is the answer itself is as good."""
+        is_answer = self.path == ROOT and self.kind == "objects"
+        return is_answer or self.path.rpartition(".")[2] in WELL_KNOWN
 
     @property
     def words(self) -> str:
@@ -55,7 +57,7 @@ def record_place(body: bytes) -> Guess:
         return Guess(ROOT, f"the answer is the list itself{_of_what(best)}")
     if best.kind == "others" and not best.is_well_known:
         return Guess(ROOT, f"the answer is one record: its lists hold no objects{_also(found)}")
-    if _has_own_key(body) and not best.is_well_known:
+    if body.lstrip()[:1] == b"{" and _has_own_key(body) and not best.is_well_known:
         return Guess(ROOT, f"the answer has an id of its own, so that it is one record{_also(found)}")
     return Guess(best.path, f"{_why(best, found)}{_of_what(best)}{_also(found[1:])}")
 
@@ -100,6 +102,10 @@ def _places(raw: Raw, path: tuple[str, ...], depth: int) -> Iterator[Place]:
         kinds = {bytes(memoryview(item)[:1]) for item in items}
         kind = "nothing" if not items else "objects" if kinds == {b"{"} else "others"
         yield Place(".".join(path) or ROOT, len(items), kind)
+        if kind == "others" and len(items) <= MOST_IN_LIST:  # such as [{"pages": 3}, [...records]]
+            for number, item in enumerate(items):
+                if memoryview(item)[0] == 0x5B:
+                    yield from _places(item, (*path, str(number)), depth + 1)
     elif start == b"{" and depth < DEEPEST:
         fields = _FIELDS.decode(raw)
         if _is_map(fields):
