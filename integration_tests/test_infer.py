@@ -365,6 +365,23 @@ def test_lines_are_known_by_the_type_of_the_answer(kind: str, body: bytes, forma
         assert len(records(InProcess(tmp_path).read(config))) == 3
 
 
+def test_one_record_shows_a_key_and_nothing_else():
+    with serving(Api({"/things/7": lambda _: ROWS[7]})) as api:
+        _, config, _, said = inferred(f"{api.url}/things/7")
+        assert len(api.requests) == 2
+    assert stream_of(config) == {"name": "things", "path": "/things/7", "record_path": ".", "primary_key": ["id"]}
+    assert "unique and never null in the only record: no proof" in said
+    assert "less than two records show no cursor" in said
+
+
+def test_an_api_that_cannot_be_reached_was_tried_twice():
+    _, _, _, said = inferred("http://127.0.0.1:9/things")
+    assert said == (
+        "error: Stream 'things': GET http://127.0.0.1:9/things cannot be reached. Check base_url and the network. "
+        "Tried 2 times.\n"
+    )
+
+
 def test_entries_that_are_no_objects_leave_a_gap():
     with serving(Api({"/things": lambda _: {"rows": [[1, "a"], [2, "b"]]}})) as api:
         _, config, _, said = inferred(f"{api.url}/things")

@@ -92,8 +92,8 @@ def infer(
     base = prober.page_of(records, answer=replace(seen.first, count=len(records)))
     is_stable = _is_stable(prober, base)
     paging = PagingSearch(prober, address, base, is_stable=is_stable).find()
-    since = Since(Guess(None, "there are no records"))
-    if records:
+    since = Since(Guess(None, "less than two records show no cursor"))
+    if len(records) > 1:
         since = SinceSearch(prober, base, address.name, is_stable=is_stable).find()
     key = _key(keys_in(records))
     prober.most = max(most, len(prober.asked) + READING_BACK)

@@ -28,7 +28,7 @@ STEMS = ("{}_after", "{}_since", "{}After", "{}Since", "{}_from", "min_{}")
 GENERAL = (
     "since", "updated_since", "updated_after", "modified_since", "modified_after", "updatedSince", "updatedAfter",
     "modifiedSince", "changed_since", "start_date", "startDate", "start_time", "startTime", "starttime", "from_date",
-    "date_from", "min_date", "if_modified_since", "sinceDate",
+    "date_from", "min_date", "if_modified_since", "updatedafter", "modifiedafter",
 )  # fmt: skip
 AMBIGUOUS = ("from", "after", "start", "begin")
 LEAST_ORDERED = 3
