@@ -109,6 +109,17 @@ def only(names: Sequence[str], inner: Answer) -> Answer:
     return answer
 
 
+def behind_the_last(param: str, **around: Callable[[int], Any]) -> Answer:
+    """As Stripe pages."""
+
+    def answer(request: Request) -> Any:
+        at = int(request.query.get(param, "0"))  # ids count from 1
+        size = int(request.query.get("limit", "10"))
+        return {"data": ROWS[at : at + size], **{name: value(at + size) for name, value in around.items()}}
+
+    return answer
+
+
 PAGING: Mapping[str, tuple[Answer, Mapping[str, Any]]] = {
     "link header": (linked, {"pagination_type": "link_header", "size_param": "per_page", "page_size": 100}),
     "next URL": (next_url, {"pagination_type": "next_url", "next_path": "meta.next"}),
@@ -130,6 +141,12 @@ PAGING: Mapping[str, tuple[Answer, Mapping[str, Any]]] = {
                         "size_param": "limit", "page_size": 100}),
     "offset from 1": (offset_from_one, {"pagination_type": "offset", "offset_param": "offset", "start_offset": 1,
                                         "size_param": "limit", "page_size": 100}),
+    "key of the last record": (behind_the_last("starting_after", has_more=lambda end: end < len(ROWS)),
+                               {"pagination_type": "cursor", "token_field": "id", "token_param": "starting_after",
+                                "has_more_path": "has_more", "size_param": "limit", "page_size": 100}),
+    "key of the last record alone": (behind_the_last("after_id"),
+                                     {"pagination_type": "cursor", "token_field": "id", "token_param": "after_id",
+                                      "size_param": "limit", "page_size": 100}),
     "unknown parameters refused": (only(["page", "per_page"], numbered("page", "per_page")),
                                    {"pagination_type": "page", "page_param": "page", "start_page": 1,
                                     "size_param": "per_page", "page_size": 100}),

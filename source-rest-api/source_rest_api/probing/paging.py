@@ -1,8 +1,8 @@
 """How an API pages, proved by its answers: another page than the first, that is not empty.
 
 First what leads on in an answer (Link header, next URL, token), then a parameter for the size of a page (a small page
-often shows what leads on), then page numbers, then offsets. Where nothing is proved nothing is set, and reading detects
-it anew each time.
+often shows what leads on), then page numbers, offsets, and the key of the last record. Where nothing is proved nothing is
+set, and reading detects it anew each time.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from source_rest_api.body import keys, raw_at, value_in
+from source_rest_api.candidates import value_at
 from source_rest_api.detection import (
     HAS_MORE,
     IS_LAST,
@@ -47,6 +48,11 @@ OFFSETS = (
     ("offset", "skip", "start", "startAt", "startIndex", "from", "start_index", "first_result"),
     ("_start", "_offset", "$skip", "page[offset]"),
 )
+LAST_KEYS = (
+    ("starting_after", "after", "after_id", "last_id", "since_id", "from_id", "startingAfter", "afterId", "min_id"),
+    ("_after", "cursor", "start_after", "last_key", "gt_id"),
+)
+FLAGS = ("has_more_path", "is_last_path")
 TOKEN_PARAMS = (
     "cursor", "page_token", "pageToken", "after", "next", "starting_after", "next_token", "nextToken", "next_cursor",
     "continuation_token", "continuationToken", "pagination_token", "marker", "start_cursor", "token", "bookmark",
@@ -179,7 +185,9 @@ class PagingSearch:
         size = self._size.params if self._size else {}
         first = self._size.short if self._size else self._base
         found = self._linked(first, size) if self._size else None
-        return found or self._page_numbers(first, size) or self._offsets(first, size)
+        return (
+            found or self._page_numbers(first, size) or self._offsets(first, size) or self._behind_the_last(first, size)
+        )
 
     def _page_numbers(self, first: Page, size: Mapping[str, str]) -> tuple[Settings, str] | None:
         hints = [[name] for name in self._address.pages]
@@ -232,6 +240,26 @@ class PagingSearch:
         what = f"{skipped + 1 - start}. record" if start else f"record behind the first {skipped}"
         settings = {"pagination_type": "offset", "offset_param": name, "start_offset": start, "size_param": ""}
         return settings, f"{name}={skipped} gave an answer that begins with the {what}"
+
+    def _behind_the_last(self, first: Page, size: Mapping[str, str]) -> tuple[Settings, str] | None:
+        """A parameter that takes the key of the last record."""
+        if len(self._prober.key) != 1:
+            return None
+        (field,) = self._prober.key
+        last = str(value_at(first.records[-1], field))
+        rest = self._base.ids[len(first.ids) :]
+
+        def goes_on(page: Page) -> bool:
+            both = min(len(rest), len(page.ids))
+            return bool(page.ids) and page.is_apart_from(first) and page.ids[:both] == rest[:both]
+
+        found = self._prober.search(LAST_KEYS, last, goes_on, without=first, also=size)
+        if found is None:
+            return None
+        settings = {"pagination_type": "cursor", "token_field": field, "token_param": found[0]}
+        more = [(setting, path) for setting, path in _ends_in(_answer_of(first)) if setting in FLAGS]
+        reason = f"{found[0]} with the {field} of the last record gave {_others(found[1])}, those behind it"
+        return {**settings, **dict(more[:1])}, reason
 
     # --- what goes along ----------------------------------------------------------------------------------------------
 
