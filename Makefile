@@ -8,7 +8,7 @@ BIN := .venv/bin
 CONNECTORS ?= source-rest-api destination-s3-datalake
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-cdk test-pyairbyte audit check format lint typecheck imports spec chaos ablation traps kills-source bench-ingest bench-source bench-costs images test-images clean
+.PHONY: help setup demo test test-cdk test-pyairbyte audit check format lint typecheck imports spec chaos ablation traps kills-source bench-ingest bench-source bench-manifest bench-costs transcripts images test-images clean
 
 help: ## Explain every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,12 @@ bench-source: setup ## What reading costs, as ratios to the stock CDK, dlt and a
 
 bench-costs: setup ## Requests, bytes, copies, memory and disk of hourly syncs, into docs/costs.md (minutes)
 	unset PYTHONDONTWRITEBYTECODE; $(BIN)/python -m benchmarks.costs --write
+
+bench-manifest: setup ## What a pasted manifest costs to run, as a ratio to the CDK's own source
+	unset PYTHONDONTWRITEBYTECODE; $(BIN)/python -m benchmarks.manifest_read
+
+transcripts: setup ## Write the console sessions of docs/first-minutes.md anew (needs node)
+	WRITE_TRANSCRIPTS=1 $(BIN)/pytest -q integration_tests/test_transcripts.py
 
 spec: setup ## Make the spec.json files and the IAM policies anew from the code
 	$(BIN)/python -m destination_s3_datalake.specification

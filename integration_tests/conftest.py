@@ -9,6 +9,7 @@ import pytest
 from local_runner.lake import RunningLake, running_lake
 
 from integration_tests.harness import House
+from integration_tests.servers import installed_json_server
 
 _numbers = itertools.count(1)
 
@@ -17,6 +18,12 @@ _numbers = itertools.count(1)
 def lake() -> Iterator[RunningLake]:
     with running_lake() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def json_server(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The path of json-server's program."""
+    return installed_json_server(tmp_path_factory.mktemp("npm"))
 
 
 @pytest.fixture

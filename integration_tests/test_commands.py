@@ -204,9 +204,122 @@ def test_validate_refuses_a_manifest_whose_settings_are_missing(
     assert "base" in capsys.readouterr().err
 
 
-def test_preview_says_where_the_streams_of_a_manifest_are_seen(
+def numbered(request: Request) -> Any:
+    """Ten rows a page."""
+    at = (int(request.query.get("page", "1")) - 1) * 10
+    return {"items": ROWS[at : at + 10]}
+
+
+NUMBERED = """
+version: 6.0.0
+type: DeclarativeSource
+check: {type: CheckStream, stream_names: [users]}
+spec:
+  type: Spec
+  connection_specification:
+    type: object
+    properties: {base: {type: string}, api_key: {type: string, airbyte_secret: true}}
+streams:
+  - &users
+    type: DeclarativeStream
+    name: users
+    retriever:
+      type: SimpleRetriever
+      requester:
+        type: HttpRequester
+        url_base: "{{ config['base'] }}"
+        path: /users
+        request_headers: {X-Key: "{{ config['api_key'] }}"}
+      record_selector: {type: RecordSelector, extractor: {type: DpathExtractor, field_path: [items]}}
+      paginator:
+        type: DefaultPaginator
+        pagination_strategy: {type: PageIncrement, page_size: 10, start_from_page: 1}
+        page_token_option: {type: RequestOption, inject_into: request_parameter, field_name: page}
+    schema_loader: {type: InlineSchemaLoader, schema: {type: object}}
+"""
+
+
+def of_manifest(base: str, manifest: str = NUMBERED, **config: Any) -> dict[str, Any]:
+    return {"manifest": manifest, "manifest_config": json.dumps({"base": base, **config})}
+
+
+@pytest.mark.parametrize(("pages", "records", "more"), [(1, 10, True), (2, 20, True), (9, 25, False)])
+def test_preview_shows_a_stream_of_a_manifest(tmp_path: Path, pages: int, records: int, more: bool) -> None:
+    with serving(Api({"/users": numbered})) as api:
+        file = written(tmp_path, of_manifest(api.url, api_key=SECRET))
+        code, said = ran("preview", "--config", file, "--pages", str(pages))
+        assert len(api.requests) <= pages + 1
+        code_of_json, found = ran("preview", "--config", file, "--pages", str(pages), "--json")
+    assert (code, code_of_json) == (0, 0)
+    assert said.splitlines()[:2] == ["Requests", f"  GET {api.url}/users  200"]
+    words = "there is more" if more else "all pages were read"
+    assert f"Pagination and records: as the manifest says; {words}\n" in said
+    assert f"First 10 of {records} records" in said
+    assert "  updated_at  timestamp" in said
+    assert json.loads(found)["records"] == ROWS[:records]
+    assert json.loads(found)["has_more"] is more
+
+
+def test_preview_ends_a_manifest_that_asks_and_asks_and_finds_nothing(tmp_path: Path) -> None:
+    manifest = NUMBERED.replace("page_size: 10, ", "")
+    empty: dict[str, Answer] = {"/users": lambda request: {"items": [], "more": request.query}}
+    with serving(Api(empty)) as api:
+        code, said = ran("preview", "--config", written(tmp_path, of_manifest(api.url, manifest, api_key=SECRET)))
+        assert len(api.requests) <= 50
+    assert code == 0
+    assert "Cursor candidates\n  none\n" in said
+
+
+def test_preview_of_a_manifest_ends_with_the_error_of_its_stream(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = written(tmp_path, {"manifest": MANIFEST, "manifest_config": "{}"})
-    assert ran("preview", "--config", file)[0] == 1
-    assert "discover and read" in capsys.readouterr().err
+    with serving(Api({"/users": lambda _: Response(b"<html>a-value-nobody-may-see", 200)})) as api:
+        code, said = ran("preview", "--config", written(tmp_path, of_manifest(api.url, api_key=SECRET)))
+    assert (code, said) == (1, f"Requests\n  GET {api.url}/users  200\n")
+    error = capsys.readouterr().err
+    assert "is no JSON. Check the manifest's url and decoder." in error
+    assert "a-value-nobody-may-see" not in error
+
+
+def test_preview_of_a_manifest_keeps_a_rotated_token_in_its_file_and_never_prints_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def token(request: Request) -> Any:
+        assert SECRET in request.body.decode()
+        return {"access_token": "access-1234567", "refresh_token": "rotated-1234567", "expires_in": 3600}
+
+    with serving(Api({"/token": token, "/accounts": lambda _: ROWS})) as api:
+        credentials = {"client_id": "me", "client_secret": "client-1234567", "refresh_token": SECRET,
+                       "access_token": "", "token_expiry_date": "2020-01-01T00:00:00Z"}  # fmt: skip
+        file = written(tmp_path, of_manifest(api.url, MANIFEST, credentials=credentials))
+        code, said = ran("preview", "--config", file)
+    assert code == 0, capsys.readouterr().err
+    assert "First 10 of 25 records" in said
+    kept = json.loads(json.loads(Path(file).read_text())["manifest_config"])
+    assert kept["credentials"]["refresh_token"] == "rotated-1234567"
+    shown = said + capsys.readouterr().err
+    assert not [text for text in (SECRET, "rotated-1234567", "access-1234567", "client-1234567") if text in shown]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "problem"),
+    [
+        ("c.json", ["--stream", "teams"], "'teams' is no stream. Streams: users."),
+        (
+            "c.json",
+            ["--bearer-env", "PATH"],
+            "The credentials of a manifest are in its manifest_config: give none here.",
+        ),
+        ("two.json", [], "--stream is needed. Streams: users, others."),
+        ("oauth.yaml", [], "a new one is written into the file: give it as JSON."),
+    ],
+)
+def test_preview_of_a_manifest_says_what_it_needs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, arguments: list[str], problem: str
+) -> None:
+    two = NUMBERED + "  - {<<: *users, name: others}\n"
+    config = of_manifest(
+        "http://127.0.0.1:9", MANIFEST if name == "oauth.yaml" else two if name == "two.json" else NUMBERED
+    )
+    assert ran("preview", "--config", written(tmp_path, config, name), *arguments)[0] == 1
+    assert problem in capsys.readouterr().err

@@ -6,13 +6,8 @@ Datasette (token and next-URL paging over SQLite) and json-server (page numbers,
 from __future__ import annotations
 
 import json
-import shutil
-import socket
 import sqlite3
-import subprocess
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,9 +21,8 @@ from local_runner.run import Connection, Connector, Outcome, sync
 
 from integration_tests.harness import BIN, DESTINATION, KEY_ID, SECRET, House
 from integration_tests.rest_api import SOURCE, Source
+from integration_tests.servers import free_port, running
 
-JSON_SERVER = "json-server@0.17.4"
-NODE_FOLDER = Path(__file__).parents[1] / ".make" / "json-server"
 BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
 ORDERS, CUSTOMERS = 1500, 60
 APPEND, OVERWRITE, DEDUP = "append", "overwrite", "append_dedup"
@@ -51,33 +45,6 @@ def order(number: int, *, at: int | None = None, **more: Any) -> Row:
 
 def customer(number: int) -> Row:
     return {"id": number, "name": f"customer {number}"}
-
-
-@contextmanager
-def running(command: list[str], ready: str, port: int) -> Iterator[str]:
-    """A server process until the block ends; its URL."""
-    url = f"http://127.0.0.1:{port}"
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            with suppress(requests.ConnectionError):
-                requests.get(url + ready, timeout=10).raise_for_status()
-                break
-            if process.poll() is not None or time.monotonic() > deadline:
-                process.kill()
-                raise RuntimeError(f"{command[0]} did not start: {process.communicate()[1].decode()[-1000:]}")
-            time.sleep(0.1)
-        yield url
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def connection(form: Row, modes: Mapping[str, str], house: House, folder: Path) -> Connection:
@@ -201,25 +168,6 @@ def test_datasette_by_tokens_and_next_urls_in_full_and_what_is_new(
 
 
 # --- json-server ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def json_server(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The path of json-server's program, installed once per checkout."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("there is no node or no npm on this machine")
-    program = NODE_FOLDER / "node_modules" / ".bin" / "json-server"
-    if not program.exists():
-        # Into a folder of its own, then renamed: workers of one test run may come here at the same time.
-        made = tmp_path_factory.mktemp("npm") / "json-server"
-        made.mkdir()
-        command = ["npm", "install", "--prefix", str(made), "--no-audit", "--no-fund", "--ignore-scripts", JSON_SERVER]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        NODE_FOLDER.parent.mkdir(exist_ok=True)
-        if not program.exists():
-            shutil.move(made, NODE_FOLDER)
-    return str(program)
 
 
 def json_server_form(url: str) -> Row:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import Any
 
+from source_rest_api.body import value_in
 from source_rest_api.schema_inference import string_kind
 from source_rest_api.times import EPOCHS, RFC3339, FormatError, to_moment
 
@@ -23,10 +24,17 @@ _FIRST_EPOCH, _LAST_EPOCH = 946_684_800_000_000, 4_102_444_800_000_000  # 2000 t
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Fields that could be the primary key."""
+    """Fields that could be the primary key.
+
+    Attributes:
+        fields: dotted.
+        reason: in words.
+        is_named_so: whether their names say so too.
+    """
 
     fields: tuple[str, ...]
     reason: str
+    is_named_so: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +46,14 @@ class CursorField:
         format: for ``cursor_format``.
         order: of its values in the sample: ascending, descending, equal or mixed.
         reason: in words.
+        is_change: whether its name says that it moves when a record changes.
     """
 
     field: str
     format: str
     order: str
     reason: str
+    is_change: bool
 
 
 def keys_in(records: Sequence[Mapping[str, Any]]) -> list[Key]:
@@ -53,14 +63,14 @@ def keys_in(records: Sequence[Mapping[str, Any]]) -> list[Key]:
     values = _columns(records)
     count = f"in {len(records)} of {len(records)} records" if len(records) > 1 else "in the only record: no proof"
     found = [
-        (_key_rank(field), Key((field,), f"unique and never null {count}"))
+        (_key_rank(field), Key((field,), f"unique and never null {count}", _key_rank(field) < 2))
         for field, column in values.items()
         if _is_key(column, len(records))
     ]
     if not found:
         parts = [field for field, column in values.items() if _key_rank(field) < 2 and len(column) == len(records)]
         found = [
-            (0, Key(pair, f"unique together {count}"))
+            (0, Key(pair, f"unique together {count}", False))
             for pair in combinations(parts[:6], 2)
             if len(set(zip(*(map(repr, values[field]) for field in pair), strict=True))) == len(records)
         ]
@@ -85,8 +95,13 @@ def cursors_in(records: Sequence[Mapping[str, Any]]) -> list[CursorField]:
                  "mixed": "in no order"}[order]  # fmt: skip
         reason = f"a time ({format_}) in {len(column)} of {len(records)} records, {words}{says}"
         rank = (len(column) < len(records), not is_change, order == "equal", not is_time, field.count("."))
-        found.append((rank, CursorField(field, format_, order, reason)))
+        found.append((rank, CursorField(field, format_, order, reason, is_change)))
     return [cursor for _, cursor in sorted(found, key=lambda entry: entry[0])][:MOST_SHOWN]
+
+
+def value_at(record: Mapping[str, Any], field: str) -> Any:
+    """The value at a dotted path; None if there is none."""
+    return value_in(record, field.split("."))
 
 
 def _columns(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

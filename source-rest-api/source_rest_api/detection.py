@@ -7,21 +7,13 @@ it, is an error: a table must not be a first page only because nobody said other
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, assert_never
+
+import msgspec
 
 from source_rest_api.body import keys, outline, raw_at, value_in
 from source_rest_api.form import AutoPages, LinkHeader, NextUrl, Tokens
-from source_rest_api.pagination import (
-    Answer,
-    LinkedPages,
-    Pager,
-    PagingError,
-    Request,
-    StoppingPages,
-    TokenPages,
-    size_request,
-)
+from source_rest_api.pagination import Answer, Pager, PagingError, Request, StoppingPages, pager_of, size_request
 
 NEXT_URLS = (
     "next", "links.next", "links.next.href", "_links.next", "_links.next.href", "next.href", "paging.next",
@@ -93,23 +85,14 @@ class DetectedPages:
         return isinstance(self._inner, StoppingPages) and self._inner.left_a_token
 
     def _detect(self, answer: Answer) -> tuple[Pager | None, str]:
-        asked: dict[str, Any] = {
-            "size_param": self._pagination.size_param,
-            "page_size": self._pagination.page_size,
-            "inject_into": self._pagination.inject_into,
-        }
-        if answer.next_link:
-            return LinkedPages(LinkHeader(**asked), self._base_url), "Link header"
-        place, around = _around(answer)
-        for path in NEXT_URLS:
-            if _is_url(value_in(around, keys(path))):
-                urls = NextUrl(next_path=place + path, **asked)
-                return LinkedPages(urls, self._base_url), f"next URL at {urls.next_path!r}"
-        for path, param in TOKENS:
-            if _is_token(value_in(around, keys(path))):
-                found = Tokens(token_path=place + path, token_param=param, **asked)
-                return StoppingPages(found, TokenPages(found)), f"token at {found.token_path!r}, sent as {param!r}"
-        sign = _sign_of_more(around, answer.count)
+        way = way_on(answer)
+        if way is not None:
+            asked = self._pagination
+            found = msgspec.structs.replace(
+                way, size_param=asked.size_param, page_size=asked.page_size, inject_into=asked.inject_into
+            )
+            return pager_of(found, self._base_url), way_in_words(way)
+        sign = sign_of_more(answer)
         if sign:
             raise PagingError(
                 f"says that there is more ({sign}), but not where. Set pagination to how the API pages, or "
@@ -118,7 +101,34 @@ class DetectedPages:
         return None, "single page"
 
 
-def _around(answer: Answer) -> tuple[str, dict[str, Any]]:
+def way_on(answer: Answer) -> LinkHeader | NextUrl | Tokens | None:
+    """How an answer leads to the next one; None if nothing in it does."""
+    if answer.next_link:
+        return LinkHeader()
+    place, around = around_records(answer)
+    for path in NEXT_URLS:
+        if _is_url(value_in(around, keys(path))):
+            return NextUrl(next_path=place + path)
+    for path, param in TOKENS:
+        if _is_token(value_in(around, keys(path))):
+            return Tokens(token_path=place + path, token_param=param)
+    return None
+
+
+def way_in_words(way: LinkHeader | NextUrl | Tokens) -> str:
+    """What in the answer it is."""
+    match way:
+        case LinkHeader():
+            return "Link header"
+        case NextUrl(next_path=path):
+            return f"next URL at {path!r}"
+        case Tokens(token_path=path, token_param=param):
+            return f"token at {path!r}, sent as {param!r}"
+        case other:
+            assert_never(other)
+
+
+def around_records(answer: Answer) -> tuple[str, dict[str, Any]]:
     """What stands beside the records, behind the path to it: the root, or the first item of a list of both."""
     if not answer.is_json:
         return "", {}
@@ -137,8 +147,9 @@ def _is_token(found: Any) -> bool:
     return isinstance(found, str | int) and not isinstance(found, bool) and found not in ("", 0)
 
 
-def _sign_of_more(around: Mapping[str, Any], count: int) -> str:
+def sign_of_more(answer: Answer) -> str:
     """The name of what says that this is not all; empty if nothing does."""
+    (_, around), count = around_records(answer), answer.count
     for flags, more in ((HAS_MORE, True), (IS_LAST, False)):
         for path in flags:
             if value_in(around, keys(path)) is more:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import re
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -33,22 +32,12 @@ from airbyte_cdk.models import (
 from airbyte_cdk.utils.airbyte_secrets_utils import filter_secrets
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 
-from source_rest_api.errors import config_error, shown
+from source_rest_api.errors import config_error
 from source_rest_api.form import Form
+from source_rest_api.logs import without_details
 from source_rest_api.page import Page
 from source_rest_api.run import places
 from source_rest_api.source import SourceRestApi
-
-# What the CDK says of every retry, for whatever reason.
-_WAITING = re.compile(
-    r"UserDefinedBackoffException: Rate limit exceeded(?: \(HTTP (\d+)\))?\. Retrying in ([\d.]+) seconds\."
-)
-_REPEATED = (
-    "Exception while syncing stream", "During the sync, the following streams", "Max retry limit reached",
-    "Encountered an error while", "Failed to parse",
-)  # fmt: skip
-_QUOTING = re.compile(r"request to '|Response Content|response\.text|failed to parse cursor|oldest partition|https?://")
-_COUNT = re.compile(r"Read \d+ records from .* stream")  # the CDK counts pages
 
 
 class PageEntrypoint(AirbyteEntrypoint):
@@ -60,7 +49,7 @@ class PageEntrypoint(AirbyteEntrypoint):
         self._out = out
         self.has_traced = False
         for handler in logging.getLogger().handlers:
-            handler.addFilter(_without_details)
+            handler.addFilter(without_details)
 
     @classmethod
     def build(cls, parsed: argparse.Namespace, out: BinaryIO) -> PageEntrypoint:
@@ -141,21 +130,6 @@ def error_line(problem: BaseException) -> str:
     )
     trace = AirbyteTraceMessage(type=TraceType.ERROR, emitted_at=time.time_ns() // 1_000_000, error=error)
     return orjson.dumps(AirbyteMessageSerializer.dump(AirbyteMessage(type=Type.TRACE, trace=trace))).decode()
-
-
-def _without_details(record: logging.LogRecord) -> bool:
-    """What may be logged: no stack traces, no bodies of failed requests (the TRACE says it), no wrong counts."""
-    record.exc_info = record.exc_text = record.stack_info = None
-    text = record.getMessage()
-    waiting = _WAITING.fullmatch(text)
-    if waiting:
-        why = f"The API answered {waiting[1]}" if waiting[1] else "The API did not answer"
-        record.msg, record.args = f"{why}; trying again in {waiting[2]} seconds", ()
-        return True
-    if _QUOTING.search(text):
-        record.msg, record.args = shown(text), ()
-    is_body = record.name.startswith("airbyte.HttpRequester.") and record.levelno >= logging.ERROR
-    return not (is_body or text.startswith(_REPEATED) or _COUNT.fullmatch(text))
 
 
 def _read_json(path: str, name: str) -> Any:

@@ -138,7 +138,9 @@ class Exchange:
             return problem
         if " answered 401" in words:  # with max_retries 0 a new token is not even asked for
             return config_error(f"Stream {self._stream.name!r}: {words} {ADVICE[401]}")
-        tries = f" Tried {self._form.max_retries + 1} times." if self._form.max_retries else ""
+        handler = self._requester.error_handler
+        retries = handler.max_retries if handler is not None else None  # of a check or a command: fewer than the form's
+        tries = f" Tried {retries + 1} times." if retries else ""
         return transient_error(f"Stream {self._stream.name!r}: {words}{'' if 'max_wait_seconds' in words else tries}")
 
     def _body(self, response: requests.Response) -> bytes:

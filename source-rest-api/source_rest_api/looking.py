@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import unquote_plus, urlsplit, urlunsplit
+from urllib.parse import unquote_plus, urljoin, urlsplit, urlunsplit
 
 import requests
 from airbyte_cdk.utils.airbyte_secrets_utils import filter_secrets
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 
 from source_rest_api.description import MASK, is_secret_name
+from source_rest_api.pagination import Answer
 from source_rest_api.source import SourceRestApi
 from source_rest_api.watching import Enough
 
@@ -34,6 +35,8 @@ class Asked:
         seconds: until its head was there.
         size: of the body in bytes, None for answers that are not read as records.
         records: in it.
+        content_type: of the body.
+        alternate: the URL of the same thing as JSON, if its Link header has one.
     """
 
     stream: str
@@ -43,6 +46,8 @@ class Asked:
     seconds: float
     size: int | None = None
     records: int | None = None
+    content_type: str = ""
+    alternate: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,7 @@ class Look:
         detected: how the API pages, if the form leaves that open.
         problem: in words, why reading ended; empty if it did not fail.
         has_more: whether reading would have gone on.
+        first: the first answer of the stream that could be read.
     """
 
     asked: Sequence[Asked]
@@ -66,6 +72,7 @@ class Look:
     detected: str
     problem: str
     has_more: bool
+    first: Answer | None
 
 
 @dataclass
@@ -80,6 +87,8 @@ class _Log:
     record_path: str = ""
     detected: str = ""
     has_more: bool = False
+    first: Answer | None = None
+    before: int | None = None
 
     def asking(self, stream: str) -> None:
         is_enough = stream == self.stream and len(self.pages) >= self.most_pages
@@ -89,14 +98,27 @@ class _Log:
 
     def answered(self, stream: str, response: requests.Response) -> None:
         method, url = response.request.method or "", masked_url(response.request.url or "")
-        self.asked.append(Asked(stream, method, url, response.status_code, response.elapsed.total_seconds()))
+        kind = response.headers.get("Content-Type", "")
+        seconds = response.elapsed.total_seconds()
+        asked = Asked(
+            stream, method, url, response.status_code, seconds, content_type=kind, alternate=_as_json(response)
+        )
+        self.asked.append(asked)
 
-    def took(self, stream: str, body: bytes, records: int, record_path: str, detected: str) -> None:
+    def took(self, stream: str, answer: Answer, record_path: str, detected: str) -> None:
         last = max(index for index, asked in enumerate(self.asked) if asked.stream == stream)
-        self.asked[last] = replace(self.asked[last], size=len(body), records=records)
+        self.asked[last] = replace(self.asked[last], size=len(answer.body), records=answer.count)
         if stream == self.stream:
-            self.pages.append(records)
+            self.first = self.first or answer
+            self.pages.append(answer.count)
             self.record_path, self.detected = record_path, detected
+
+    def is_enough_of_manifest(self) -> bool:
+        """Whether a record is of a page too many: of a manifest one sees that answers came, and not what is in them."""
+        if self.before is None:
+            self.before = len(self.asked)
+        self.has_more = len(self.asked) - self.before >= self.most_pages
+        return self.has_more
 
 
 def look(
@@ -106,6 +128,7 @@ def look(
     most_pages: int,
     most_requests: int,
     keeper: Callable[[Mapping[str, Any]], None],
+    source: SourceRestApi | None = None,
 ) -> Look:
     """Read some pages of a stream. What goes wrong meanwhile is part of what was seen.
 
@@ -115,18 +138,28 @@ def look(
         most_pages: of the stream.
         most_requests: for all of it.
         keeper: keeps a configuration whose refresh token was rotated.
+        source: that of an earlier look at the same API, whose token and limit go on.
     """
     log = _Log(name, most_pages, most_requests)
     records: list[Record] = []
     problem = ""
     try:
-        for record in SourceRestApi(config=config).sampled(config, name, log, keeper):
+        source = source or SourceRestApi(config=config)
+        for record in source.sampled(config, name, log, keeper):
+            if "manifest" in config and log.is_enough_of_manifest():
+                break
             records.append(record)
             if len(records) == MOST_RECORDS:
                 break
     except AirbyteTracedException as cause:
         problem = filter_secrets(cause.message or type(cause).__name__)
-    return Look(log.asked, records, log.pages, log.record_path, log.detected, problem, log.has_more)
+    return Look(log.asked, records, log.pages, log.record_path, log.detected, problem, log.has_more, log.first)
+
+
+def _as_json(response: requests.Response) -> str:
+    """Where a page for people says that the same is to be had as JSON."""
+    link = response.links.get("alternate", {})
+    return masked_url(urljoin(response.url, link["url"])) if "json" in link.get("type", "") and "url" in link else ""
 
 
 def masked_url(url: str) -> str:

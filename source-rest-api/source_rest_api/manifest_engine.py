@@ -8,6 +8,7 @@ page at a time in the workers, in place of one queue item and one message per re
 from __future__ import annotations
 
 import ast
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -17,7 +18,6 @@ from logging import Logger
 from typing import Any
 
 import msgspec
-from airbyte_cdk.config_observation import emit_configuration_as_airbyte_control_message
 from airbyte_cdk.models import (
     AirbyteCatalog,
     AirbyteConnectionStatus,
@@ -39,15 +39,16 @@ from source_rest_api.errors import config_error, shown
 from source_rest_api.exact_json import dumps
 from source_rest_api.form import Form
 from source_rest_api.manifest import Manifest, check_components, check_limits, check_shape, resolve, texts_in
-from source_rest_api.manifest_parts import parts_for, written_back
+from source_rest_api.manifest_parts import keep_configuration, parts_for
 from source_rest_api.page import BUDGET, PAGE, Page
 from source_rest_api.reading import FULL_REFRESH_COMPLETE, Reading, keep_pace, refuse_unknown, state_message
 from source_rest_api.rows import MOST_RECORDS
-from source_rest_api.sampling import CHECK_SECONDS, Sample, sample_all, within
+from source_rest_api.sampling import CHECK_SECONDS, Sample, Sampler, sample_all, within
 from source_rest_api.schema_inference import infer_schema
 from source_rest_api.states import State, stream_state
 from source_rest_api.streams import api_budget
 from source_rest_api.tokens import hide
+from source_rest_api.watching import Enough
 
 SAMPLE_SIZE = 1000
 MOST_PAGE_BYTES = 1 << 20
@@ -153,6 +154,22 @@ class ManifestEngine(ConcurrentDeclarativeSource):
                 _assign(message.trace.error, self._shown(message.trace.error.message))
             yield message
 
+    def sampled(self, name: str) -> Iterator[Mapping[str, Any]]:
+        """Records of one stream, as ``SourceRestApi.sampled``.
+
+        Raises:
+            AirbyteTracedException: there is no such stream, or reading it fails.
+        """
+        streams = {stream.name: stream for stream in self._built()}
+        if name not in streams:
+            raise config_error(f"{name!r} is no stream. Streams: {', '.join(streams)}.")
+        try:
+            yield from Sampler(math.inf).iterate(streams[name])
+        except Enough:
+            raise
+        except Exception as problem:  # noqa: BLE001  # as above
+            raise self._unbuilt(f"stream {name!r} cannot be read", problem) from None
+
     # --- what the CDK asks --------------------------------------------------------------------------------------------
 
     def _pre_process_manifest(self, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -190,7 +207,7 @@ class ManifestEngine(ConcurrentDeclarativeSource):
         own = deepcopy(dict(config))
         self._spec_component.migrate_config(own)
         if own != config:
-            emit_configuration_as_airbyte_control_message(written_back(self._outer, own))
+            keep_configuration(self._outer, own)
         self._spec_component.transform_config(own)
         return own
 

@@ -39,10 +39,12 @@ from urllib3 import HTTPResponse
 from source_rest_api.errors import config_error, origin
 from source_rest_api.exact_json import ExactFloat, exact_float, is_number, loads
 from source_rest_api.exchange import strip_credentials
-from source_rest_api.form import Form, without_ours
+from source_rest_api.form import SHARED, Form, without_ours
 from source_rest_api.formats import TooLarge
 from source_rest_api.network import adapter_of, read_body
 from source_rest_api.streams import CONNECT_SECONDS
+from source_rest_api.tokens import KEEPER
+from source_rest_api.watching import MANIFEST, Watcher, watcher_of
 
 _convert = TypeTransformer.default_convert
 
@@ -56,10 +58,10 @@ def parts_for(form: Form, outer: Mapping[str, Any]) -> Iterator[None]:
         outer: the connector's whole configuration, for what is written back.
     """
     limit = form.max_response_mb << 20
-    adapter = ManifestAdapter(form)
+    adapter = ManifestAdapter(form, watcher_of(outer))
 
     def emit(config: MutableMapping[str, Any]) -> None:
-        emit_configuration_as_airbyte_control_message(written_back(outer, config))
+        keep_configuration(outer, config)
 
     replaced: Sequence[tuple[Any, str, Any]] = [
         (factory, "JsonDecoder", ExactJsonDecoder),
@@ -75,6 +77,12 @@ def parts_for(form: Form, outer: Mapping[str, Any]) -> Iterator[None]:
     ]
     with _replacing(replaced):
         yield
+
+
+def keep_configuration(outer: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Give the platform, or who keeps it in its place, the connector's configuration with another manifest_config."""
+    keeper = outer.get(SHARED, {}).get(KEEPER, emit_configuration_as_airbyte_control_message)
+    keeper(written_back(outer, config))
 
 
 def written_back(outer: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -255,11 +263,17 @@ def _closed(body: bytes, response: requests.Response) -> HTTPResponse:
 
 
 class ManifestAdapter(requests.adapters.HTTPAdapter):
-    """The form's connections under every request of a manifest: addresses, certificates, time-outs, size, redirects."""
+    """The form's connections under every request of a manifest: addresses, certificates, time-outs, size, redirects.
 
-    def __init__(self, form: Form):
+    Args:
+        form: for all of that.
+        watcher: who looks on, if anybody; which stream a request is for is not known here.
+    """
+
+    def __init__(self, form: Form, watcher: Watcher | None = None):
         super().__init__()
         self._form = form
+        self._watcher = watcher
         self._inner = adapter_of(form)
 
     def send(
@@ -268,7 +282,11 @@ class ManifestAdapter(requests.adapters.HTTPAdapter):
         """Part of requests' interface. The body is read here, so that one that breaks is tried again by the CDK."""
         if self._form.user_agent:
             request.headers["User-Agent"] = self._form.user_agent
+        if self._watcher is not None:
+            self._watcher.asking(MANIFEST)
         response = self._inner.send(request, stream, self._timeout(timeout), *rest, **more)
+        if self._watcher is not None:
+            self._watcher.answered(MANIFEST, response)
         strip_credentials(response)
         limit = self._form.max_response_mb << 20
         try:

@@ -282,7 +282,7 @@ class PageRetriever(Retriever):
             if is_first:
                 self._note_detection(pager)
             if self._watcher is not None:
-                self._watcher.took(self.name, body, len(records), finder.text, _detected(pager))
+                self._watcher.took(self.name, answer, finder.text, _detected(pager))
             yield records
             if ceiling is not None:
                 raise ceiling

@@ -33,8 +33,10 @@ from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 
 from source_rest_api.api_errors import IGNORED
 from source_rest_api.boundary import known_of
+from source_rest_api.credentials import TOKENS
 from source_rest_api.errors import config_error
 from source_rest_api.form import SHARED, Form, Stream
+from source_rest_api.limits import GATE
 from source_rest_api.page import Page
 from source_rest_api.reading import FULL_REFRESH_COMPLETE, Reading, as_records, keep_pace, refuse_unknown, state_message
 from source_rest_api.retriever import BOUNDARIES, COUNTS, DETECTED
@@ -186,6 +188,8 @@ class SourceRestApi(YamlDeclarativeSource):
     ) -> Iterator[Mapping[str, Any]]:
         """Records of one stream, read as in a sync, for somebody who looks on and may end it by ``Enough``.
 
+        May be called again with another form for the same API: its token and what it said of its limit are kept.
+
         Args:
             config: the form.
             name: of the stream; it exists.
@@ -195,9 +199,15 @@ class SourceRestApi(YamlDeclarativeSource):
         Raises:
             AirbyteTracedException: as ``read`` does.
         """
+        before = self._config.get(SHARED, {})
+        shared = {part: before[part] for part in (GATE, TOKENS) if part in before}
+        self._config = {**config, BOUNDARIES: {}, SHARED: {**shared, WATCHER: watcher, KEEPER: keeper}}
         self._take(config)
+        if self._form().manifest:
+            with self._engine() as engine, suppress(Enough):
+                yield from engine.sampled(name)
+            return
         self._max_retries = CHECK_RETRIES
-        self._config[SHARED].update({WATCHER: watcher, KEEPER: keeper})
         (stream,) = [stream for stream in self.streams(self._config) if stream.name == name]
         with suppress(Enough):
             yield from Sampler(math.inf).iterate(stream)

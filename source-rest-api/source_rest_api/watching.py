@@ -12,9 +12,11 @@ from typing import Any, Protocol
 import requests
 
 from source_rest_api.form import SHARED
+from source_rest_api.pagination import Answer
 
 WATCHER = "watcher"  # in what the components share
 CREDENTIALS = ""  # in place of a stream's name: a request for a token
+MANIFEST = "manifest"  # the same: a request of some part of a manifest
 
 
 class Enough(Exception):  # noqa: N818  # no error: whoever looks on has seen what there was to see
@@ -30,13 +32,12 @@ class Watcher(Protocol):
     def answered(self, stream: str, response: requests.Response) -> None:
         """The head of an answer is there, also of a redirect, or of one that is tried again."""
 
-    def took(self, stream: str, body: bytes, records: int, record_path: str, detected: str) -> None:
+    def took(self, stream: str, answer: Answer, record_path: str, detected: str) -> None:
         """A page was read.
 
         Args:
             stream: its name.
-            body: of the answer, unzipped.
-            records: how many are in it.
+            answer: unzipped, and its records counted.
             record_path: where they are.
             detected: how the API pages, in words, if the form does not say it.
         """

@@ -47,6 +47,10 @@ COMMANDS: Mapping[str, Command] = {
         "make a configuration of an OpenAPI or Swagger document, with the reason of each guess and every gap",
         f"{__name__}.from_openapi",
     ),
+    "infer": Command(
+        "make a configuration of one URL, by asking it: where the records are, how it pages, its key and its cursor",
+        f"{__name__}.infer",
+    ),
     "validate": Command(
         "check a configuration file line by line, and say what each stream will request", f"{__name__}.validate"
     ),
@@ -119,10 +123,13 @@ def _logging_to(stream: TextIO) -> Iterator[None]:
     """Warnings of the source and the CDK go to a stream, as lines; the CDK would print JSON to stdout."""
     import airbyte_cdk  # noqa: F401  # it sets up logging while it is imported
 
+    from source_rest_api.logs import without_details
+
     root = logging.getLogger()
     before = root.handlers[:]
     handler = logging.StreamHandler(stream)
     handler.setLevel(logging.WARNING)
+    handler.addFilter(without_details)
     handler.setFormatter(_Line())
     root.handlers = [handler]
     try:

@@ -72,6 +72,16 @@ def file_keeper(path: str) -> Callable[[Mapping[str, Any]], None]:
     return keep
 
 
+def manifest_keeper(path: str) -> Callable[[Mapping[str, Any]], None]:
+    """Writes a manifest's configuration, in which the API has rotated a token, into its JSON file."""
+
+    def keep(config: Mapping[str, Any]) -> None:
+        value = {**read_document(path).value, "manifest_config": config["manifest_config"]}
+        Path(path).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+    return keep
+
+
 def _refresh_token(path: str) -> str:
     value = read_document(path).value
     return str(value.get("credentials", value).get("refresh_token", ""))

@@ -9,13 +9,14 @@ import argparse
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 from airbyte_cdk.utils.airbyte_secrets_utils import filter_secrets
 
 from source_rest_api.candidates import cursors_in, keys_in
-from source_rest_api.commands.arguments import add_credentials, credentials_from, file_keeper
-from source_rest_api.config_file import read_document
+from source_rest_api.commands.arguments import add_credentials, credentials_from, file_keeper, manifest_keeper
+from source_rest_api.config_file import YAML, read_document
 from source_rest_api.description import pages_in_words
 from source_rest_api.errors import config_error
 from source_rest_api.form import AutoPages, Form, Stream
@@ -26,6 +27,7 @@ from source_rest_api.terminal import schema_lines, table
 DEFAULT_PAGES = 2
 MOST_REQUESTS = 50
 SHOWN_RECORDS = 10
+MORE, ALL = "there is more", "all pages were read"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,16 +42,20 @@ def run(arguments: argparse.Namespace, out: TextIO) -> int:
     """0 if the stream can be read; 1 if reading failed, after what was seen until then."""
     config = dict(read_document(arguments.config).value)
     credentials = credentials_from(arguments)
+    if config.get("manifest"):
+        _check_manifest(arguments, config)
     if credentials:
         config["credentials"] = credentials
     form = Form.parse(config)
-    stream = _chosen(form, arguments.stream)
+    stream = _chosen(form, config, arguments.stream)
     seen = look(
         config,
         stream.name,
         most_pages=max(1, arguments.pages),
         most_requests=MOST_REQUESTS,
-        keeper=file_keeper(arguments.credentials or arguments.config),
+        keeper=manifest_keeper(arguments.config)
+        if form.manifest
+        else file_keeper(arguments.credentials or arguments.config),
     )
     if arguments.json:
         out.write(json.dumps(masked(as_json(stream, seen)), indent=1, ensure_ascii=False) + "\n")
@@ -89,10 +95,13 @@ def as_text(form: Form, stream: Stream, seen: Look, width: int) -> Iterator[str]
     """The same for people."""
     yield "Requests"
     yield from (f"  {line}" for line in request_lines(seen.asked))
-    if not seen.pages:
+    if form.manifest and (seen.records or not seen.problem):
+        yield f"Pagination and records: as the manifest says; {MORE if seen.has_more else ALL}"
+    elif seen.pages:
+        yield f"Pagination: {_paging(form, stream, seen)}"
+        yield f"Records: {_place(stream, seen)}"
+    else:
         return
-    yield f"Pagination: {_paging(form, stream, seen)}"
-    yield f"Records: {_place(stream, seen)}"
     yield from _section(
         f"First {min(SHOWN_RECORDS, len(seen.records))} of {len(seen.records)} records",
         table(masked(seen.records[:SHOWN_RECORDS]), width - 2),
@@ -126,7 +135,7 @@ def _section(title: str, lines: Iterator[str]) -> Iterator[str]:
 def _paging(form: Form, stream: Stream, seen: Look) -> str:
     pages = stream.pagination or form.pagination
     words = f"{_detection(seen.detected)} (detected)" if isinstance(pages, AutoPages) else pages_in_words(pages)
-    return f"{words}; there is more" if seen.has_more else f"{words}; all pages were read"
+    return f"{words}; {MORE if seen.has_more else ALL}"
 
 
 def _detection(found: str) -> str:
@@ -145,9 +154,28 @@ def _place(stream: Stream, seen: Look) -> str:
     return f"at {seen.record_path!r}" + ("" if stream.record_path else " (found: record_path is not set)")
 
 
-def _chosen(form: Form, name: str | None) -> Stream:
+def _check_manifest(arguments: argparse.Namespace, config: Mapping[str, Any]) -> None:
+    if credentials_from(arguments):
+        raise config_error("The credentials of a manifest are in its manifest_config: give none here.")
+    if "refresh_token_updater" in str(config["manifest"]) and Path(arguments.config).suffix.lower() in YAML:
+        raise config_error(
+            "The manifest's refresh token is used once, and a new one is written into the file: give it as JSON."
+        )
+
+
+def _only_stream(config: Mapping[str, Any]) -> str:
+    """Of a manifest."""
+    from source_rest_api import manifest  # with the CDK's parser of manifests, which the form has no need of
+
+    found = manifest.describe(config)
+    if len(found.streams) == 1 and not found.dynamic_streams:
+        return found.streams[0]
+    raise config_error(f"--stream is needed. Streams: {', '.join([*found.streams, *found.dynamic_streams])}.")
+
+
+def _chosen(form: Form, config: Mapping[str, Any], name: str | None) -> Stream:
     if form.manifest:
-        raise config_error("preview shows streams of the form; streams of a manifest are seen by discover and read.")
+        return Stream(name=name or _only_stream(config), path="")  # in place of one: its name is all there is
     if name in form.names:
         return form.stream(name)
     if name is None and len(form.streams) == 1:

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 PARAMETER = re.compile(r"\{([^{}]+)\}")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_VERSION = re.compile(r"api|apis|rest|v\d+\w*|\d{4}-\d{2}(-\d{2})?", re.IGNORECASE)
+VERSION = re.compile(r"api|apis|rest|v\d+\w*|\d{4}-\d{2}(-\d{2})?", re.IGNORECASE)
 _FILE = re.compile(r"\.json(?=/|$)")
 _JOINED = {"id", "ids", "name", "slug", "key", "uuid", "guid", "sid", "code", "number"}  # userid, username
 
@@ -102,7 +102,7 @@ def _shared_versions(paths: Sequence[str]) -> int:
     count = 0
     while split and all(len(segments) > count + 1 for segments in split):
         words = {segments[count] for segments in split}
-        if len(words) > 1 or not _VERSION.fullmatch(words.pop()):
+        if len(words) > 1 or not VERSION.fullmatch(words.pop()):
             break
         count += 1
     return count
