@@ -179,6 +179,14 @@ def test_an_api_without_pages_is_one_answer_and_what_was_tried_is_said():
     assert "offset, skip, start," in said
 
 
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_a_few_records_of_an_api_that_ignores_everything_prove_nothing(count: int):
+    with serving(Api({"/things": lambda _: ROWS[:count]})) as api:
+        _, _, text, said = inferred(f"{api.url}/things")
+    assert "pagination_type" not in text, said
+    assert "start_param" not in text, said
+
+
 def test_an_answer_that_says_there_is_more_leaves_a_gap():
     def first_page_only(_: Request) -> Any:
         return {"data": ROWS[:10], "total": 25}
@@ -404,6 +412,7 @@ def test_entries_that_are_no_objects_leave_a_gap():
         _, config, _, said = inferred(f"{api.url}/things")
     assert stream_of(config)["record_path"] == "rows"
     assert "primary_key" not in stream_of(config)
+    assert "pagination" not in stream_of(config)
     assert "record_path: its entries are no objects: look for a parameter of the API" in said
 
 

@@ -1,8 +1,8 @@
 """How an API pages, proved by its answers: another page than the first, that is not empty.
 
 First what leads on in an answer (Link header, next URL, token), then a parameter for the size of a page (a small page
-often shows what leads on), then page numbers, offsets, and the key of the last record. Where nothing is proved nothing is
-set, and reading detects it anew each time.
+often shows what leads on), then page numbers, offsets, and the key of the last record. Where nothing is proved nothing
+is set, and reading detects it anew each time.
 """
 
 from __future__ import annotations
@@ -222,7 +222,7 @@ class PagingSearch:
 
         def start_of(page: Page) -> int | None:
             """0 or 1, the number of the first record, if a page begins where it should."""
-            for start in (0, 1):
+            for start in (0, 1) if skipped > 1 else (0,):  # of two records, the first page would be proof of itself
                 rest = self._base.ids[skipped - start :]
                 both = min(len(rest), len(page.ids))
                 if both and page.ids[:both] == rest[:both]:
