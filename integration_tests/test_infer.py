@@ -9,11 +9,15 @@ import io
 import itertools
 import json
 import random
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from source_rest_api import commands
 
 from integration_tests.rest_api import Answer, Api, InProcess, Request, Response, kept, records, serving
@@ -166,6 +170,56 @@ def test_paging_is_proved_and_the_configuration_reads_every_record(shape: str, t
         assert commands.main(["validate", str(tmp_path / "config.json")], io.StringIO()) == 0
         result = InProcess(tmp_path).read(config)
     assert sorted(found["id"] for found in records(result)) == [found["id"] for found in ROWS]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """An API as somebody may have built it."""
+
+    kind: str
+    param: str
+    size_param: str
+    default: int
+    rows: int
+    refuses: bool
+
+    def __call__(self, request: Request) -> Any:
+        if self.refuses and set(request.query) - {self.param, self.size_param}:
+            return Response(b"{}", 400)
+        size = max(1, int(request.query.get(self.size_param, self.default)))
+        number = int(request.query.get(self.param, {"page": "1"}.get(self.kind, "0")))
+        at = {"page": (number - 1) * size, "page from 0": number * size, "none": 0}.get(self.kind, number)
+        found = ROWS[: self.rows][max(0, at) :][:size]
+        if self.kind == "none":
+            return ROWS[: self.rows]
+        if self.kind == "token":
+            return {"data": found, "next_cursor": at + size if at + size < self.rows else None}
+        return found
+
+
+APIS = st.builds(
+    Drawn,
+    kind=st.sampled_from(["page", "page from 0", "offset", "token", "last key", "none"]),
+    param=st.sampled_from(
+        ["page", "p", "offset", "skip", "start", "cursor", "after", "starting_after", "mine", "from"]
+    ),
+    size_param=st.sampled_from(["limit", "per_page", "size", "_limit", "count", "my_size"]),
+    default=st.integers(1, 12),
+    rows=st.integers(0, len(ROWS)),
+    refuses=st.booleans(),
+)
+
+
+@given(api=APIS)
+@settings(max_examples=20)
+def test_whatever_the_api_a_configuration_that_says_how_it_pages_reads_every_record(api: Drawn):
+    with serving(Api({"/things": api})) as served, tempfile.TemporaryDirectory() as folder:
+        code, config, _, said = inferred(f"{served.url}/things")
+        assert code == 0, said
+        assert len(served.requests) <= 25
+        result = InProcess(Path(folder)).read(config)
+    if api.kind == "none" or "pagination" in stream_of(config):
+        assert [found["id"] for found in records(result)] == [found["id"] for found in ROWS[: api.rows]], said
 
 
 def test_an_api_without_pages_is_one_answer_and_what_was_tried_is_said():
