@@ -5,6 +5,8 @@ PYTHON ?= python3
 DOCKER ?= docker
 UV := .make/uv/bin/uv
 BIN := .venv/bin
+# One worker more than there are cores: tests of dead writers, slow APIs and retries wait a good part of their time.
+WORKERS ?= $(shell echo $$(($$(nproc 2>/dev/null || sysctl -n hw.ncpu) + 1)))
 CONNECTORS ?= source-rest-api destination-s3-datalake
 
 .DEFAULT_GOAL := help
@@ -28,7 +30,7 @@ demo: setup ## Real API data to a lake on this machine, and a map of it
 	@$(BIN)/python -m local_runner.demo
 
 test: setup ## Run every test that needs no cloud account
-	$(BIN)/pytest --numprocesses=auto --dist=worksteal $(PYTEST_ARGS)
+	$(BIN)/pytest --numprocesses=$(WORKERS) --dist=worksteal $(PYTEST_ARGS)
 
 test-cdk: setup ## The CDK's own test suite on both connectors, with our write scenarios, against stand-ins
 	$(BIN)/python -m integration_tests.cdk_suite
