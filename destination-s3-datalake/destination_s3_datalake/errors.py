@@ -65,11 +65,13 @@ class BadLineError(DataError):
 
 
 class UnusableLineError(Exception):
-    """Row ``row`` (from 0) of a spooled file is no record of its stream. Callers know the line's number, and say it."""
+    """Row ``row`` (from 0) of a spooled file is no record of its stream; ``why`` where its line alone does not say it.
+    Callers know the line's number, and say it."""
 
-    def __init__(self, row: int):
+    def __init__(self, row: int, why: str | None = None):
         super().__init__()
         self.row = row
+        self.why = why
 
 
 class InternalError(DatalakeError):

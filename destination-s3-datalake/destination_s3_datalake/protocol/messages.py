@@ -79,6 +79,12 @@ class Records:
 Message = Record | Records | State | StreamStatus
 
 
+class _Digits(str):
+    """A whole number as its text."""
+
+    __slots__ = ()
+
+
 class _RecordBody(msgspec.Struct, gc=False):
     stream: str
     emitted_at: int | float
@@ -254,7 +260,7 @@ def _parse_leniently(raw: bytes, line: int) -> Message | None:
         raise bad_line(line, "its record names no stream")
     if not isinstance(body.get("data"), dict):
         raise bad_line(line, "the data of its record is no object")
-    if not isinstance(body.get("emitted_at"), str):  # numbers are read as their text here
+    if not isinstance(body.get("emitted_at"), _Digits | float):
         raise bad_line(line, "its record has no emitted_at")
     namespace = body.get("namespace")
     return Record(line, StreamId(namespace if isinstance(namespace, str) and namespace else None, body["stream"]), raw)
@@ -269,7 +275,7 @@ def _require_utf8(raw: bytes, line: int) -> None:
 
 def _load(raw: bytes, line: int) -> Any:
     try:
-        return json.loads(raw, parse_int=str)  # as text: Python refuses to read integers of over 4,300 digits
+        return json.loads(raw, parse_int=_Digits)  # as text: Python refuses to read integers of over 4,300 digits
     except (ValueError, RecursionError):
         raise bad_line(line, "it is not JSON") from None
 
