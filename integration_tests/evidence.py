@@ -6,9 +6,9 @@
   been made (``destination_s3_datalake.iam``).
 - Glue: every request passes ``glue_rules.py``, and so does every file that was written at a table's Location.
 - Features: every test that a README's table names has passed.
-- Output: no secret of a configuration and no canary of a record may stand in it, nor in what Glue got, in any of the forms in which such a
-  text leaks: as it is, escaped as JSON, percent-encoded, base64 at each alignment. RECORDs and STATEs hold what the
-  user asked for and are left out, and so is the new configuration in a CONTROL message.
+- Output: no secret of a configuration and no canary of a record may stand there, nor in what Glue got, in any of the
+  forms in which such a text leaks: as it is, escaped as JSON, percent-encoded, base64 at each alignment. RECORDs and
+  STATEs hold what the user asked for and are left out, and so is the new configuration in a CONTROL message.
 
 A child's output is kept as the test reads it, below ``subprocess``, so that no test has to think of it.
 """

@@ -39,7 +39,7 @@ from integration_tests.in_process import write_in_process
 
 STORED, CHANGED, FAILED = "stored", "stored with change", "failed"
 LEAST_SHARE = 0.1
-LINES_A_SYNC, SYNCS_A_TABLE = 60, 20
+LINES_A_SYNC, SYNCS_A_TABLE = 40, 6
 NULLED, TRUNCATED = "NULLED", "TRUNCATED"
 
 # What a field is declared as: a word, the fields of an object, or in a list the items of an array.
@@ -200,7 +200,7 @@ class Maker:
             for _ in range(dice.choice((1, 1, 2, 4))):
                 self._make_odd(dice, pairs, canary)
         line = self._line(dice, pairs, number, stream)
-        if kind > 0.86:
+        if kind > 0.88:
             line = dice.choice(BREAKS)(dice, line).replace(b"\n", b" ")
         return line if line.strip() else b"{"
 

@@ -71,6 +71,20 @@ def test_data_that_strict_readers_refuse_are_still_records(data: str):
     assert parse_message(record(data), line=1) == Record(1, StreamId(None, "orders"), record(data))
 
 
+@pytest.mark.parametrize("at", ["1", "1.5e12", "0.0", "-1", "9" * 5000])
+def test_emitted_at_may_be_any_number_whatever_the_data_hold(at: str):
+    for data in ('{"a":1}', '{"a":NaN}'):
+        raw = record(data).replace(b'"emitted_at":1', f'"emitted_at":{at}'.encode())
+        assert parse_message(raw, line=1) == Record(1, StreamId(None, "orders"), raw)
+
+
+@pytest.mark.parametrize("at", ['"1"', "true", "null", "[1]", "{}"])
+def test_emitted_at_must_be_a_number(at: str):
+    for data in ('{"a":1}', '{"a":NaN}'):
+        with pytest.raises(BadLineError, match="emitted_at"):
+            parse_message(record(data).replace(b'"emitted_at":1', f'"emitted_at":{at}'.encode()), line=1)
+
+
 @pytest.mark.parametrize(
     "raw",
     [
