@@ -2,10 +2,10 @@
 
     python -m integration_tests.fuzz [--lines 100000] [--processes 2000] [--seed 1]      (make fuzz)
 
-Lines are made by a seed: records whose values are odd for their declared types in every way we know, and lines that are
-broken. Each stands between two good ones. A sync takes lines until one fails: its number must be named, every STATE
-before it must leave, none behind it may. The next sync goes on behind it. Each table is read back with pyarrow and each
-row compared with its line by a judge that shares no code with the destination: every value of the line must stand in its
+Lines are made by a seed: records whose values are odd for their declared types in every way we know, and broken lines.
+Each stands between two good ones. A sync takes lines until one fails: its number must be named, every STATE before it
+must leave, none behind it may. The next sync goes on behind it. Each table is read back with pyarrow and each row
+compared with its line by a judge that shares no code with the destination: every value of the line must stand in its
 column, exactly, or be kept in ``_airbyte_extra`` under a change. A line that fails must be one that is no record.
 
 Each line carries a canary of its own, and none may stand in what was printed or sent to Glue (``evidence.py``). The
@@ -87,94 +87,39 @@ FITTING: dict[str, Sequence[str]] = {
     "number": ("0.1", "-0.0", "-0", "1", "1e39", "5e-10", "1.7976931348623157e308", "2.2250738585072014e-308", "null",
                "1e22", "0.30000000000000004", "1E5", "100"),
     "boolean": ("true", "false", "null"),
-    "string": ('""', '"x"', '"fo\\u0000o"', '"é😀"', '"\\ufeff\\u2028"', '"\\ud83d\\ude00"', "1.10", "1e3", "{}", "true",
-               '"\'\\"`\\\\;--"', '[1,{"a":[]}]', '"null"', "-0.0", '"\\/"', '"\\u007f"', "9" * 32),
+    "string": ('""', '"x"', '"fo\\u0000o"', '"é😀"', '"\\ufeff\\u2028"', '"\\ud83d\\ude00"', "1.10", "1e3", "{}",
+               "true", '"\'\\"`\\\\;--"', '[1,{"a":[]}]', '"null"', "-0.0", '"\\/"', '"\\u007f"', "9" * 32),
     "date": ('"0001-01-01"', '"9999-12-31"', '"2024-02-29"', "null"),
     "with_zone": ('"0001-01-01T00:00:00Z"', '"9999-12-31T23:59:59.999999Z"', '"2021-01-23T01:23:45.678901+01:00"',
                   '"2021-01-23T01:23-08:00"', '"2021-01-23T00:00:00+14:00"', '"2021-01-23T00:00:00+0530"',
                   '"2021-01-23T00:00:00-00:00"', '"2021-01-23 12:34:56Z"', '"2021-01-23t12:34:56z"',
                   '"2021-01-23T00:00:00.500Z"', '"2021-01-23T00:00:00"', '"2021-01-23T00:00:00+05"'),
-    "without_zone": ('"0001-01-01T00:00:00"', '"9999-12-31T23:59:59.999999"', '"2021-01-23 01:23"', '"2021-01-23T01:23:45.6"'),
+    "without_zone": ('"0001-01-01T00:00:00"', '"9999-12-31T23:59:59.999999"', '"2021-01-23 01:23"',
+                     '"2021-01-23T01:23:45.6"'),
     "time": ('"00:00"', '"23:59:59.999999999"', '"x"', "12"),
     "big_integer": ('"42"', "42", '"' + "9" * 38 + '"', '"-1"', "1e3"),
     "big_number": ('"0.1"', "0.1", '"99999999999999999999999999999.999999999"', "-0.000000001", "null"),
     "json": ('"42"', "42", "1.10", "1e400", "true", '{"a":1.10}', "[]", "9" * 60, '"é"', "null", '{"":{" ":[]}}'),
-    "open": ("{}", '{"a":{"b":[1.10,123456789012345678901234567890,null]},"c":1e2}', '"x"', '{ "a" : 1 }', '{"A":1,"a":2}'),
+    "open": ("{}", '{"a":{"b":[1.10,123456789012345678901234567890,null]},"c":1e2}', '"x"', '{ "a" : 1 }',
+             '{"A":1,"a":2}'),
     "open_list": ("[]", '[1,"a",{"b":1.10},[]]', "[" * 100 + "]" * 100, "[null,[null]]", "{}"),
 }  # fmt: skip
 ODD = (
-    "NaN",
-    "Infinity",
-    "-Infinity",
-    "1e400",
-    "-1e400",
-    "1.5",
-    "1.10",
-    "9" * 40,
-    "9" * 5000,
-    str(2**63),
-    '"foo"',
-    '"42"',
-    "{}",
-    "[]",
-    "true",
-    "1",
-    "0",
-    '"true"',
-    '"1"',
-    '"a\\ud800b"',
-    '"\\udc00"',
-    '{"a":1,"a":2}',
-    '{"a":"x","a":{}}',
-    "1234567890.1234567890123456789",
-    "9007199254740993",
-    "4.9e-324",
-    "1e-400",
-    '"2021-02-30"',
-    '"10000-01-01"',
-    '"-0044-03-15"',
-    '"24:00:00"',
-    '"2021-01-23T24:00:00Z"',
-    '"2016-12-31T23:59:60Z"',
-    '"0044-03-15 BC"',
-    '"9999-12-31T23:59:59.999999999Z"',
-    '"10000-01-01T00:00:00Z"',
-    '"0001-01-01T00:00:00+14:00"',
-    "1700000000",
-    '"infinity"',
-    '"epoch"',
-    '"now"',
-    '"NaN"',
-    '"2021-01-23T00:00:00.123456789"',
-    '"2021-01-23T00:00:00+25:00"',
-    '"2021-01-23"',
-    '[1,"two",3]',
-    "[[1],2,{}]",
-    '{"a":NaN,"b":[Infinity]}',
-    '{"\\ud800":NaN}',
-    '[{"a":"x","c":[1,1.50]}]',
-    '{"a":{"b":1,"b":2,"b":[3]}}',
-    "[" * 100 + "1" + "]" * 100,
-    '{"a":' * 100 + "1" + "}" * 100,
-    '"1.5"',
-    '"1e400"',
-    '{"a.b":1,"a":{"b":2}}',
-    '{"deep":{"x":"y","days":["2021-01-23","no",5]}}',
-    '"０"',
-    '" 42 "',
-    '"1_000"',
-    "-0.0",
-    '{"0":NaN,"a":[NaN]}',
-    '{"a\\\\.b":NaN}',
-    '"5e-10"',
-    '"١"',
-    '"0x10"',
-    '[{"a":1,"a":2},{"u":NaN}]',
-    '"' + "k" * 300 + '"',
-)
-# fmt: skip
-ODD_KEYS = ("", " ", "a.b", "a\\b", "A", "S", "nul\\u0000l", "k" * 300, "é", "日本", "\\ud800", "order", "_airbyte_meta", "o.a",
-            "rowid", "__proto__", "x\\\"y", "filename", "our number", "_airbyte_extra", "l.0", "I")  # fmt: skip
+    "NaN", "Infinity", "-Infinity", "1e400", "-1e400", "1.5", "1.10", "9" * 40, "9" * 5000, str(2**63), '"foo"',
+    '"42"', "{}", "[]", "true", "1", "0", '"true"', '"1"', '"a\\ud800b"', '"\\udc00"', '{"a":1,"a":2}',
+    '{"a":"x","a":{}}', "1234567890.1234567890123456789", "9007199254740993", "4.9e-324", "1e-400",
+    '"2021-02-30"', '"10000-01-01"', '"-0044-03-15"', '"24:00:00"', '"2021-01-23T24:00:00Z"',
+    '"2016-12-31T23:59:60Z"', '"0044-03-15 BC"', '"9999-12-31T23:59:59.999999999Z"', '"10000-01-01T00:00:00Z"',
+    '"0001-01-01T00:00:00+14:00"', "1700000000", '"infinity"', '"epoch"', '"now"', '"NaN"',
+    '"2021-01-23T00:00:00.123456789"', '"2021-01-23T00:00:00+25:00"', '"2021-01-23"', '[1,"two",3]',
+    "[[1],2,{}]", '{"a":NaN,"b":[Infinity]}', '{"\\ud800":NaN}', '[{"a":"x","c":[1,1.50]}]',
+    '{"a":{"b":1,"b":2,"b":[3]}}', "[" * 100 + "1" + "]" * 100, '{"a":' * 100 + "1" + "}" * 100, '"1.5"',
+    '"1e400"', '{"a.b":1,"a":{"b":2}}', '{"deep":{"x":"y","days":["2021-01-23","no",5]}}', "\"\uff10\"",
+    '" 42 "', '"1_000"', "-0.0", '{"0":NaN,"a":[NaN]}', '{"a\\\\.b":NaN}', '"5e-10"', "\"\u0661\"", '"0x10"',
+    '[{"a":1,"a":2},{"u":NaN}]', '"' + "k" * 300 + '"'
+)  # fmt: skip
+ODD_KEYS = ("", " ", "a.b", "a\\\\b", "A", "S", "nul\\u0000l", "k" * 300, "é", "日本", "\\ud800", "order",
+            "_airbyte_meta", "o.a", "rowid", "__proto__", "x\\\"y", "filename", "our number", "_airbyte_extra", "l.0", "I")  # fmt: skip
 SPACES = ((",", ":"), (", ", ": "), (" ,\t", " : "))
 
 
@@ -254,9 +199,10 @@ class Maker:
 
 
 GOOD: dict[str, Any] = {
-    "i": 7, "d": 0.5, "b": True, "s": "good", "day": "2024-02-29", "tz": "2024-02-29T00:00:00Z", "ntz": "2024-02-29T00:00:00",
-    "t": "00:00", "big": "7", "exact": "0.5", "o": {"a": 1, "b": "x", "deep": {"x": 0.5, "days": ["2024-02-29"]}}, "l": [1, 2],
-    "m": [[0.5], []], "objs": [{"a": 1, "u": "x", "at": "2024-02-29T00:00:00Z"}], "u": 1, "j": {"k": [1]}, "list": [1, "x"],
+    "i": 7, "d": 0.5, "b": True, "s": "good", "day": "2024-02-29", "tz": "2024-02-29T00:00:00Z",
+    "ntz": "2024-02-29T00:00:00", "t": "00:00", "big": "7", "exact": "0.5",
+    "o": {"a": 1, "b": "x", "deep": {"x": 0.5, "days": ["2024-02-29"]}}, "l": [1, 2], "m": [[0.5], []],
+    "objs": [{"a": 1, "u": "x", "at": "2024-02-29T00:00:00Z"}], "u": 1, "j": {"k": [1]}, "list": [1, "x"],
 }  # fmt: skip
 
 
@@ -290,14 +236,18 @@ def _instead(pattern: bytes, *texts: bytes) -> Callable[[random.Random, bytes], 
 
 
 BREAKS: Sequence[Callable[[random.Random, bytes], bytes]] = (
-    _cut, _flip, _flip, _drop, _put(b"\xff", b"\xc3", b"\xed\xa0\x80", b"\x00", b"\x1b", b'"', b"}", b"{", b",", b"\\"),
+    _cut, _flip, _flip, _drop,
+    _put(b"\xff", b"\xc3", b"\xed\xa0\x80", b"\x00", b"\x1b", b'"', b"}", b"{", b",", b"\\"),
     _instead(rb'"RECORD"', b'"POTATO"', b"null", b"1", b'"record"', b'"STATE"', b'"TRACE "'),
     _instead(rb'"type"', b'"typ"', b"type"),
     _instead(rb'"stream"', b'"strem"', b'"Stream"'),
-    _instead(rb'"stream" *:[ \t]*"[^"]*"', b'"stream":null', b'"stream":5', b'"stream":"nobody"', b'"stream":""', b'"a":1'),
-    _instead(rb'"data" *:[ \t]*', b'"dat":', b'"data":[],"x":', b'"data":null,"x":', b'"data":"x","x":', b'"data":5,"x":'),
-    _instead(rb'"emitted_at" *:[ \t]*[^,}]*', b'"emitted_at":"x"', b'"emitted_at":null', b'"emitted_at":1e300', b'"emitted":1',
-             b'"emitted_at":NaN', b'"emitted_at":1e17', b'"emitted_at":true', b'"emitted_at":[1]', b'"emitted_at":' + b"9" * 400),
+    _instead(rb'"stream" *:[ \t]*"[^"]*"', b'"stream":null', b'"stream":5', b'"stream":"nobody"', b'"stream":""',
+             b'"a":1'),
+    _instead(rb'"data" *:[ \t]*', b'"dat":', b'"data":[],"x":', b'"data":null,"x":', b'"data":"x","x":',
+             b'"data":5,"x":'),
+    _instead(rb'"emitted_at" *:[ \t]*[^,}]*', b'"emitted_at":"x"', b'"emitted_at":null', b'"emitted_at":1e300',
+             b'"emitted":1', b'"emitted_at":NaN', b'"emitted_at":1e17', b'"emitted_at":true', b'"emitted_at":[1]',
+             b'"emitted_at":' + b"9" * 400),
     _instead(rb'"record" *:[ \t]*', b'"record":null,"x":', b'"record":[],"x":', b'"records":'),
     lambda dice, line: dice.choice((b"[%s]", b"%s,", b"%s x", b'"%s', b"5 %s", b"// %s", b"{%s}")) % line,
 )  # fmt: skip
@@ -583,7 +533,7 @@ class Campaign:
         return self.tally
 
     def _sync(self, stream: str, waiting: list[int], stored: list[Sent], *, most: int = LINES_A_SYNC) -> bool:
-        """One sync of the next lines; what is decided leaves ``waiting``. False if its table cannot be used any more."""
+        """One sync of the next lines; what is decided leaves ``waiting``. False if its table cannot be used again."""
         sent = self._sent(stream, waiting[:most])
         self.tally.syncs += 1
         body = b"".join(line.raw + b"\n" for line in sent)
@@ -689,7 +639,8 @@ GOOD_ROW = {**{name: value for name, value in GOOD.items() if name in ("i", "d",
             "day": date(2024, 2, 29), "tz": datetime(2024, 2, 29, tzinfo=UTC), "ntz": datetime(2024, 2, 29),
             "big": Decimal(7), "exact": Decimal("0.5"), "u": "1", "j": '{"k":[1]}', "list": '[1,"x"]',
             "o": {"a": 1, "b": "x", "deep": {"x": 0.5, "days": [date(2024, 2, 29)]}},
-            "objs": [{"a": 1, "u": '"x"', "at": datetime(2024, 2, 29, tzinfo=UTC)}], "_airbyte_extra": None}  # fmt: skip
+            "objs": [{"a": 1, "u": '"x"', "at": datetime(2024, 2, 29, tzinfo=UTC)}],
+            "_airbyte_extra": None}  # fmt: skip
 
 
 def _is_good(row: Mapping[str, Any]) -> bool:

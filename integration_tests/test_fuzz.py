@@ -32,7 +32,10 @@ def test_the_same_through_the_real_process(house: House):
 
 
 DATA = {**fuzz.GOOD, "n": 1}
-ODD = '{"n":1,"i":"x","d":9007199254740993,"s":"a\\ud800","o":{"a":1,"z":[1.10]},"l":[1,"y"],"j":{"a":NaN},"b":true,"b":1}'
+ODD = (
+    '{"n":1,"i":"x","d":9007199254740993,"s":"a\\ud800","o":{"a":1,"z":[1.10]},"l":[1,"y"],"j":{"a":NaN},"b":true,'
+    '"b":1}'
+)
 META = {"sync_id": 0, "changes": []}
 GOOD_ROW: Row = {**fuzz.GOOD_ROW, "n": 1, "_airbyte_meta": META}
 EMPTY = dict.fromkeys(fuzz.KINDS)
@@ -42,8 +45,8 @@ ODD_ROW: Row = {
     "_airbyte_extra": '{"i":"x","d":9007199254740993,"s":"a\\ud800","o.z":[1.10],"l.1":"y","j.a":"NaN","b":[true,1]}',
     "_airbyte_meta": {"sync_id": 0, "changes": [
         {"field": name, "change": change, "reason": "any"}
-        for name, change in (("i", "NULLED"), ("d", "TRUNCATED"), ("s", "TRUNCATED"), ("l.1", "NULLED"), ("j.a", "NULLED"),
-                             ("b", "NULLED"), ("b", "TRUNCATED"))]},
+        for name, change in (("i", "NULLED"), ("d", "TRUNCATED"), ("s", "TRUNCATED"), ("l.1", "NULLED"),
+                             ("j.a", "NULLED"), ("b", "NULLED"), ("b", "TRUNCATED"))]},
 }  # fmt: skip
 
 

@@ -17,14 +17,14 @@ from integration_tests.harness import House, catalog, complete, record, state
 from integration_tests.in_process import write_in_process
 
 Body = dict[str, Any]
-STORAGE = {
+STORAGE: Body = {
     "Location": "s3://bucket/lake/db/orders/0000000000-1-abc/",
     "Columns": [{"Name": "id", "Type": "bigint", "Comment": "Id"}, {"Name": "at", "Type": "timestamp"}],
     "InputFormat": f"{PARQUET}.MapredParquetInputFormat",
     "OutputFormat": f"{PARQUET}.MapredParquetOutputFormat",
     "SerdeInfo": {"SerializationLibrary": f"{PARQUET}.serde.ParquetHiveSerDe", "Parameters": {"a": "1"}},
 }
-TABLE = {
+TABLE: Body = {
     "Name": "orders",
     "TableType": "EXTERNAL_TABLE",
     "PartitionKeys": [{"Name": "day", "Type": "string"}],
@@ -32,7 +32,7 @@ TABLE = {
     "StorageDescriptor": STORAGE,
 }
 SCOPE = {"DatabaseName": "db", "TableName": "orders"}
-PARTITION = {"Values": ["a"], "StorageDescriptor": {**STORAGE, "Location": f"{STORAGE['Location']}day=a/"}}
+PARTITION: Body = {"Values": ["a"], "StorageDescriptor": {**STORAGE, "Location": f"{STORAGE['Location']}day=a/"}}
 GOOD: dict[str, Body] = {
     "glue:CreateTable": {"DatabaseName": "db", "TableInput": TABLE},
     "glue:UpdateTable": {"DatabaseName": "db", "TableInput": TABLE, "VersionId": "1", "SkipArchive": True},
@@ -48,11 +48,13 @@ WHERE = "TableInput.StorageDescriptor.Location"
 OF_PARTITION = "PartitionInputList.0"
 TYPES = ["boolean", "int", "decimal(38,9)", "varchar(10)", "array<array<double>>", "map<string,array<int>>", "binary",
          "struct<a:bigint,struct:string,1st:struct<b:date>>", "array<struct<a:decimal(38,0)>>"]  # fmt: skip
-BAD_TYPES = ["", "time", "integer", "timestamp with time zone", "BIGINT", "struct<>", "struct<a>", "struct<a:>", "array",
-             "struct<a b:int>", "struct<a.b:int>", "struct<A:int>", "struct<a:int,a:string>", "struct<é:int>", "array<>",
-             "struct<a:int,>", "struct<a:int", "struct<a:int>>", "array<int,int>", "map<int>", "map<struct<a:int>,int>",
-             "decimal(39,0)", "decimal(3,4)", "decimal(0,0)", "decimal", "decimal(3)", "varchar", "varchar(0)", "int,int",
-             "uint64", "null", "array< int >", f"struct<{'x' * 256}:int>", f"struct<a:{'array<' * 26_000}"]  # fmt: skip
+BAD_TYPES = [
+    "", "time", "integer", "timestamp with time zone", "BIGINT", "struct<>", "struct<a>", "struct<a:>", "array",
+    "struct<a b:int>", "struct<a.b:int>", "struct<A:int>", "struct<a:int,a:string>", "struct<é:int>", "struct<a:int,>",
+    "struct<a:int", "struct<a:int>>", "array<int,int>", "map<int>", "map<struct<a:int>,int>", "decimal(39,0)",
+    "array<>", "decimal", "decimal(3,4)", "decimal(0,0)", "decimal(3)", "varchar", "varchar(0)", "int,int", "uint64",
+    "null", "array< int >", f"struct<{'x' * 256}:int>", f"struct<a:{'array<' * 26_000}",
+]  # fmt: skip
 BAD: list[tuple[str, str, Any, str]] = [
     ("glue:StartCrawler", "", {}, "no rule"),
     ("glue:GetTable", "Name", "Orders", "characters"),
