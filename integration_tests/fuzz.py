@@ -119,7 +119,8 @@ ODD = (
     '[{"a":1,"a":2},{"u":NaN}]', '"' + "k" * 300 + '"'
 )  # fmt: skip
 ODD_KEYS = ("", " ", "a.b", "a\\\\b", "A", "S", "nul\\u0000l", "k" * 300, "é", "日本", "\\ud800", "order",
-            "_airbyte_meta", "o.a", "rowid", "__proto__", "x\\\"y", "filename", "our number", "_airbyte_extra", "l.0", "I")  # fmt: skip
+            "_airbyte_meta", "o.a", "rowid", "__proto__", "x\\\"y", "filename", "our number",
+            "_airbyte_extra", "l.0", "I")  # fmt: skip
 SPACES = ((",", ":"), (", ", ": "), (" ,\t", " : "))
 
 

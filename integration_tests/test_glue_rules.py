@@ -217,11 +217,12 @@ def test_what_the_destination_sends_is_kept_and_judged(house: House):
     kept = current()
     assert kept is not None
     key = {"stream": "keyed", "field": "id", "transform": "identity", "name": "key"}
-    for name, config in {
+    configs: dict[str, Body] = {
         "keyed": {"partitioning": [key]},
         "lines": {"format": {"format_type": "jsonl", "compression": "zstd"}},
         "hive": {"format": {"format_type": "csv", "compression": "gzip"}},
-    }.items():
+    }
+    for name, config in configs.items():
         messages = [record(1, name), state({"c": 1}, name), complete(name)]
         body = b"".join(json.dumps(message).encode() + b"\n" for message in messages)
         assert write_in_process(house.config(**config), catalog(name), body).exit_code == 0
