@@ -38,10 +38,7 @@ SCHEMA = {
         "day": {"type": "string", "format": "date"},
         "at": {"type": "string", "format": "date-time"},
         "wall": {"type": "string", "format": "date-time", "airbyte_type": "timestamp_without_timezone"},
-        "place": {
-            "type": "object",
-            "properties": {"lon": NUMBER, "name": {"type": "string"}, "on": {"type": "boolean"}},
-        },
+        "place": {"type": "object", "properties": {"lon": NUMBER, "on": {"type": "boolean"}}},
         "tags": {"type": "array", "items": {"type": "string"}},
         "stops": {"type": "array", "items": {"type": "object", "properties": {"n": {"type": "integer"}}}},
         "any": {"type": "object"},
@@ -145,7 +142,7 @@ def by_awswrangler(house: House, folder: Path) -> list[Row]:
 
 def by_spark(house: House, folder: Path) -> list[Row]:
     if importlib.util.find_spec("pyspark") is None:
-        pytest.skip("pyspark is not installed (.make/uv/bin/uv pip install pyspark)")
+        pytest.skip("pyspark is not installed: .make/uv/bin/uv pip install --python .venv/bin/python pyspark")
     if shutil.which("java") is None:
         pytest.skip("there is no JRE")
     return by_script(SPARK, str(copied(house, folder)), {"TZ": "UTC"})
