@@ -388,7 +388,7 @@ class Judge:
         self._repeated(path, hidden)
         if came is None:
             self._require(stored is None, path, "is NULL and something is stored")
-        elif self._is_exact(path, kind, came, stored):
+        elif self._is_exact(path, kind, came, stored, hidden):
             return
         elif stored is None:
             self._require(self._has_change(path, NULLED), path, "became NULL and no change says so")
@@ -397,7 +397,7 @@ class Judge:
             self._require(self._has_change(path, TRUNCATED), path, "is not what came and no change says so")
             self._original(path, came, hidden, "is not what came, which is not kept")
 
-    def _is_exact(self, path: str, kind: Any, came: Any, stored: Any) -> bool:
+    def _is_exact(self, path: str, kind: Any, came: Any, stored: Any, hidden: Sequence[Any]) -> bool:
         """Whether the column has the value; parts of it may be judged by themselves."""
         if stored is None:
             return False
@@ -413,28 +413,28 @@ class Judge:
         if kind in JSON_KINDS or (kind in ("string", "time") and not is_text(came)):
             if isinstance(came, Token) and kind not in JSON_KINDS:
                 return False
-            self._in_json(path, came, parse(stored))
+            self._in_json(path, came, parse(stored), hidden)
             return True
         return SAME_AS[kind](came, stored)
 
-    def _in_json(self, path: str, came: Any, found: Any) -> None:
+    def _in_json(self, path: str, came: Any, found: Any, hidden: Sequence[Any]) -> None:
         """JSON text has every digit; what JSON has no word for is null there and kept."""
         if isinstance(came, Token):
             self._require(found is None and self._has_change(path, NULLED), path, "is no JSON and no change says so")
-            self._original(path, came, (), "is no JSON and is not kept")
+            self._original(path, came, hidden, "is no JSON and is not kept")
         elif isinstance(came, Pairs):
-            last, hidden = came.split()
+            last, others = came.split()
             keys = [key for key, _ in found] if isinstance(found, Pairs) else None
             self._require(keys == [*last], path, "has other keys")
             for key, item in found if keys == [*last] else ():
                 place = joined(path, key)
-                self._repeated(place, hidden.get(key, ()))
-                self._in_json(place, last[key], item)
+                self._repeated(place, others.get(key, ()))
+                self._in_json(place, last[key], item, others.get(key, ()))
         elif isinstance(came, list):
             is_list = type(found) is list and len(found) == len(came)
             self._require(is_list, path, "has other items")
             for number, (value, item) in enumerate(zip(came, found, strict=True) if is_list else ()):
-                self._in_json(f"{path}.{number}", value, item)
+                self._in_json(f"{path}.{number}", value, item, ())
         else:
             self._require(type(came) is type(found) and came == found, path, "is another value")
 

@@ -69,7 +69,7 @@ class _Refused(Exception):  # says what is wrong, and is caught here
 def problems(requests: Iterable[Request], files: Iterable[File] = ()) -> list[str]:
     """What is wrong with the requests that one catalog got, and with files of the destination under its Locations."""
     found: dict[str, None] = {}  # each once, in order
-    tables: dict[tuple[str, str], int] = {}
+    tables: dict[tuple[str, str], int] = {}  # those that the destination made, and their keys
     formats: dict[str, set[str]] = defaultdict(set)
     for request in requests:
         try:
@@ -97,16 +97,21 @@ def _judge(request: Request, tables: dict[tuple[str, str], int], formats: dict[s
     rule(request.body)
     if request.action in ("glue:CreateTable", "glue:UpdateTable"):
         table = request.body["TableInput"]
-        tables[request.body["DatabaseName"], table["Name"]] = len(table["PartitionKeys"])
+        name = (request.body["DatabaseName"], table["Name"])
+        if name in tables:
+            _ours(table)
+        elif request.action == "glue:CreateTable":
+            tables[name] = len(table["PartitionKeys"])
         _learn(table["StorageDescriptor"], formats)
     for partition in _partitions(request.body):
+        _require(partition["StorageDescriptor"]["Location"].endswith("/"), "a partition's Location does not end with /")
         keys = tables.get((request.body["DatabaseName"], request.body["TableName"]))
         _require(keys in (None, len(partition["Values"])), "a partition has other Values than the table has keys")
         _learn(partition["StorageDescriptor"], formats)
 
 
 def _learn(storage: Body, formats: dict[str, set[str]]) -> None:
-    formats[storage["Location"]].add(FORMATS[storage["SerdeInfo"]["SerializationLibrary"]][0])
+    formats[storage["Location"].rstrip("/") + "/"].add(FORMATS[storage["SerdeInfo"]["SerializationLibrary"]][0])
 
 
 def _partitions(body: Body) -> list[Body]:
@@ -124,6 +129,18 @@ def _create_database(body: Body) -> None:
     _text(body["DatabaseInput"].get("Description", ""), MOST_DESCRIPTION, "DatabaseInput.Description", lines=True)
 
 
+def _create_table(body: Body) -> None:
+    _table(body)
+    _ours(body["TableInput"])
+
+
+def _ours(table: Body) -> None:
+    """What a table of somebody else that is adopted need not have."""
+    _require(table["Parameters"].get("EXTERNAL") == "TRUE", "Parameters.EXTERNAL is not TRUE")
+    location = table["StorageDescriptor"]["Location"]
+    _require(location.endswith("/"), "Location does not end with /: a neighbour's name may begin with it")
+
+
 def _update_table(body: Body) -> None:
     _require("VersionId" in body, "there is no VersionId: an update of somebody else would be lost")
     _require(body.get("SkipArchive") is True, "SkipArchive is not true: versions pile up against the account's quota")
@@ -138,7 +155,6 @@ def _table(body: Body) -> None:
     _text(table.get("Description", ""), MOST_DESCRIPTION, "Description", lines=True)
     parameters = table.get("Parameters") or {}
     _parameters(parameters, "Parameters")
-    _require(parameters.get("EXTERNAL") == "TRUE", "Parameters.EXTERNAL is not TRUE")
     _storage(table.get("StorageDescriptor"))
     classification = FORMATS[table["StorageDescriptor"]["SerdeInfo"]["SerializationLibrary"]][0]
     _require(parameters.get("classification") == classification, "classification is not that of the SerDe")
@@ -167,7 +183,6 @@ def _storage(storage: Any) -> None:
 def _location(location: Any) -> None:
     _text(location, MOST_LOCATION, "Location")
     _require(re.match(r"s3://[a-z0-9.-]{3,63}/.", location) is not None, "Location is no folder in a bucket")
-    _require(location.endswith("/"), "Location does not end with /: a neighbour's name may begin with it")
     segments = location.removeprefix("s3://").removesuffix("/").split("/")[1:]
     _require(all(segments), "Location has an empty segment")
     _require(not any(map(_is_hidden, segments)), "Location is hidden from readers")
@@ -313,7 +328,7 @@ def _reads(_: Body) -> None:
 
 RULES: dict[str, Callable[[Body], None]] = {
     "glue:CreateDatabase": _create_database,
-    "glue:CreateTable": _table,
+    "glue:CreateTable": _create_table,
     "glue:UpdateTable": _update_table,
     "glue:BatchCreatePartition": _at_most("PartitionInputList", 100),
     "glue:BatchUpdatePartition": _at_most("Entries", 100),

@@ -97,9 +97,13 @@ def test_the_judge_finds_changes_and_originals_for_no_reason():
     assert judged("[]", GOOD_ROW) == ["stored, though it is no record"]
 
 
-def wrong(house: House, body: Any) -> Tally:
-    """What the campaign finds of 12 lines (one sync) when a writer does this with its input."""
-    return Campaign(house, Maker(3), body).run(range(12))
+def wrong(house: House, write: fuzz.Write, prefix: str = "t") -> Tally:
+    """What the campaign finds of lines, every third of which must fail, when a writer does this with its input."""
+    maker = Maker(3)
+    fails = [n for n in range(300) if fuzz.record_of(maker.hostile(n, "s"), "s") is None][:4]
+    return Campaign(house, maker, write, prefix).run(
+        [n for place in range(4) for n in (place, place + 4, fails[place])]
+    )
 
 
 def test_the_campaign_finds_a_writer_that_drops_a_line(house: House):
@@ -135,7 +139,7 @@ def test_a_record_that_is_refused_is_a_problem_and_so_is_a_crash(house: House):
 
     refused = wrong(house, refusing)
     assert any("refused, though it is a record" in problem for problem in refused.problems)
-    crashed = wrong(house, crashing)
+    crashed = wrong(house, crashing, "u")
     assert (crashed.outcomes, len(crashed.problems)) == (Counter({FAILED: 12}), 12)
 
 

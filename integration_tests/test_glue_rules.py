@@ -74,7 +74,7 @@ BAD: list[tuple[str, str, Any, str]] = [
     ("glue:CreateTable", "TableInput.Parameters.x", 5, "no text"),
     ("glue:CreateTable", f"TableInput.Parameters.{'é' * 200}", "y", "too long"),
     ("glue:CreateTable", f"TableInput.Parameters.{'k' * 256}", "y", "255"),
-    ("glue:CreateTable", "TableInput.Parameters", {}, "EXTERNAL"),
+    ("glue:CreateTable", "TableInput.Parameters", {"classification": "parquet"}, "EXTERNAL"),
     ("glue:CreateTable", WHERE, "s3://bucket/lake/db/orders", "end with /"),
     ("glue:CreateTable", WHERE, "s3://bucket/lake/_airbyte/orders/", "hidden"),
     ("glue:CreateTable", WHERE, "s3://bucket/lake/.db/orders/", "hidden"),
@@ -107,6 +107,9 @@ BAD: list[tuple[str, str, Any, str]] = [
     *(("glue:CreateTable", f"{COLUMN}.Type", text, "") for text in BAD_TYPES),
     ("glue:UpdateTable", "VersionId", None, "VersionId"),
     ("glue:UpdateTable", "SkipArchive", None, "SkipArchive"),
+    ("glue:UpdateTable", WHERE, "s3://bucket/lake/db/orders", "end with /"),
+    ("glue:UpdateTable", "TableInput.Parameters.EXTERNAL", None, "EXTERNAL"),
+    ("glue:UpdateTable", "TableInput.TableType", None, "TableType"),
     ("glue:UpdateTable", "TableInput.PartitionKeys", None, "PartitionKeys"),
     ("glue:BatchCreatePartition", "PartitionInputList", [PARTITION] * 101, "100"),
     ("glue:BatchCreatePartition", f"{OF_PARTITION}.Values", ["a", "b"], "other Values"),
@@ -115,6 +118,7 @@ BAD: list[tuple[str, str, Any, str]] = [
     ("glue:BatchCreatePartition", f"{OF_PARTITION}.Values", [], "no Values"),
     ("glue:BatchCreatePartition", f"{OF_PARTITION}.StorageDescriptor", None, "of its own"),
     ("glue:BatchCreatePartition", f"{OF_PARTITION}.StorageDescriptor.Location", "s3://bucket/a/_b=1/", "hidden"),
+    ("glue:BatchCreatePartition", f"{OF_PARTITION}.StorageDescriptor.Location", "s3://bucket/a/b=1", "end with /"),
     ("glue:BatchCreatePartition", f"{OF_PARTITION}.StorageDescriptor.Columns.0.Type", "uint8", "none that Hive"),
     ("glue:BatchUpdatePartition", "Entries.0.PartitionValueList", ["b"], "moves"),
     ("glue:BatchUpdatePartition", "Entries", [], "none"),
@@ -151,6 +155,14 @@ def test_a_request_of_each_kind_of_fault_is_found(action: str, path: str, value:
     (problem,) = judged([before, Request(action, body)])
     assert action in problem
     assert says in problem.partition(": ")[2]
+
+
+def test_a_table_of_somebody_else_may_say_less():
+    """It is adopted as it is: without a mark of ours, and at a Location of its own style."""
+    theirs = changed(GOOD["glue:UpdateTable"], WHERE, "s3://bucket/theirs/orders")
+    body = changed(theirs, "TableInput.Parameters.EXTERNAL", None)
+    assert judged([Request("glue:UpdateTable", body)]) == []
+    assert len(judged([Request("glue:CreateTable", GOOD["glue:CreateTable"]), Request("glue:UpdateTable", body)])) == 1
 
 
 def test_a_table_whose_metadata_are_too_large_for_athena_is_found():

@@ -65,13 +65,11 @@ class BadLineError(DataError):
 
 
 class UnusableLineError(Exception):
-    """Row ``row`` (from 0) of a spooled file is no record of its stream; ``why`` where its line alone does not say it.
-    Callers know the line's number, and say it."""
+    """Row ``row`` (from 0) of a spooled file is no record of its stream. Callers know the line's number, and say it."""
 
-    def __init__(self, row: int, why: str | None = None):
+    def __init__(self, row: int):
         super().__init__()
         self.row = row
-        self.why = why
 
 
 class InternalError(DatalakeError):

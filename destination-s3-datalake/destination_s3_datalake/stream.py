@@ -234,7 +234,7 @@ class StreamSync:
             try:
                 self._ingest(lines)
             except UnusableLineError as bad:
-                raise _refusal(lines, bad) from None
+                raise _refusal(lines, bad.row) from None
 
     def commit_to_last_state(self) -> None:
         """Commit every row before the last STATE.
@@ -249,7 +249,7 @@ class StreamSync:
             try:
                 self._ingest(lines)
             except UnusableLineError as bad:
-                refusal = _refusal(lines, bad)
+                refusal = _refusal(lines, bad.row)
                 marks = [mark for mark in marks if mark.spool_rows <= bad.row]
                 if marks and marks[-1].spool_rows:
                     self._ingest(lines.cut(rows=marks[-1].spool_rows, size=marks[-1].spool_bytes))
@@ -896,13 +896,11 @@ class StreamSync:
         self._output.log(level, f"{self.id}: {text}")
 
 
-def _refusal(lines: SpooledLines, bad: UnusableLineError) -> BadLineError:
+def _refusal(lines: SpooledLines, row: int) -> BadLineError:
     """What is wrong with a row that is no record of its stream."""
-    number = lines.line_of(bad.row)
-    if bad.why is not None:
-        return bad_line(number, bad.why)
+    number = lines.line_of(row)
     with lines.path.open("rb") as file:
-        raw = next(line for place, line in enumerate(file) if place == bad.row)
+        raw = next(line for place, line in enumerate(file) if place == row)
     try:
         parse_message(raw.removesuffix(b"\n"), line=number)
     except BadLineError as error:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from destination_s3_datalake.config import ParquetFormat, TypeOptions
-from destination_s3_datalake.errors import DataError
+from destination_s3_datalake.errors import DataError, UnusableLineError
 from destination_s3_datalake.protocol.catalog import StreamId
 from destination_s3_datalake.records.evolution import plan_columns
 from destination_s3_datalake.records.files import FileOptions
@@ -217,6 +217,21 @@ def test_the_sources_own_changes_are_kept(tmp_path: Path):
     write(tmp_path, {}, [line('{"f":null}').replace('"emitted_at"', f'{meta},"emitted_at"')])
     (row,) = pq.read_table(tmp_path / "out.parquet").to_pylist()
     assert row["_airbyte_meta"]["changes"] == [{"field": "f", "change": "NULLED", "reason": "SOURCE_SOMETHING_NEW"}]
+
+
+def test_a_time_that_no_column_holds_is_said_of_its_line_also_among_lines_of_one_shape(tmp_path: Path):
+    lines = [*[line('{"f":1}')] * 9, line('{"f":2}', emitted_at=10**17)]
+    with pytest.raises(UnusableLineError) as caught:
+        write(tmp_path, {"properties": {"f": INT}}, lines)
+    assert caught.value.row == 9
+
+
+@pytest.mark.parametrize("fields", [{"f": INT}, {"": INT, "f": INT}], ids=["undeclared", "declared"])
+def test_an_empty_key_is_a_key_like_any_other(tmp_path: Path, fields: Any):
+    write(tmp_path, {"properties": fields}, [line('{"":1,"f":2,"o":{"":3}}')] * 9)
+    (*_, row) = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    kept = json.loads(row["_airbyte_extra"])
+    assert (row["f"], kept) == (2, {"o": {"": 3}} if "" in fields else {"": 1, "o": {"": 3}})
 
 
 @pytest.mark.parametrize(("choice", "extra"), [("keep", '{"x":1}'), ("drop", None)])
