@@ -37,6 +37,7 @@ from integration_tests import evidence
 from integration_tests.harness import House, Result, catalog
 from integration_tests.in_process import write_in_process
 
+CANARY = b"c4n4ry"
 STORED, CHANGED, FAILED = "stored", "stored with change", "failed"
 LEAST_SHARE = 0.1
 LINES_A_SYNC, SYNCS_A_TABLE = 40, 6
@@ -131,7 +132,7 @@ class Maker:
     seed: int
 
     def canary(self, number: int) -> str:
-        return f"c4n4ry-{number}z"
+        return f"{CANARY.decode()}-{number}z"
 
     def hostile(self, number: int, stream: str) -> bytes:
         dice = random.Random(f"{self.seed} {number}")
@@ -542,6 +543,7 @@ class Campaign:
             result = self.write(self.house, catalog(stream, schema=SCHEMA), body)
         except Exception as error:  # noqa: BLE001  # a crash is what we look for; which line it was is found one by one
             return self._nameless(stream, waiting, stored, f"{type(error).__name__}", most)
+        self._judge_output(result, sent)
         errors = [error["message"] for error in result.errors]
         if result.exit_code == 0 and not errors:
             self._took(sent, len(sent), result, stored, waiting)
@@ -558,6 +560,14 @@ class Campaign:
         if record_of(sent[place].raw, stream) is not None:
             self.tally.problems.append(f"line {number}: refused, though it is a record")
         return True
+
+    def _judge_output(self, result: Result, sent: Sequence[Sent]) -> None:
+        """Only STATEs, logs and errors are printed, and no canary; other forms of one are looked for at the end."""
+        kinds = {message["type"] for message in result.messages}
+        if not kinds <= {"STATE", "LOG", "TRACE"} or CANARY in result.stdout + result.stderr:
+            self.tally.problems.append(
+                f"a value, or a message of another kind, was printed behind line {sent[2].hostile}"
+            )
 
     def _nameless(self, stream: str, waiting: list[int], stored: list[Sent], what: str, most: int) -> bool:
         if most > 1:
