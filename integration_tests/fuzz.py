@@ -347,9 +347,11 @@ class Judge:
             self._require(count <= 0, path, f"is {change} for no reason")
 
     @staticmethod
-    def _sent_changes(meta: Any) -> list[tuple[str, str]]:
-        found = dict(meta).get("changes") if isinstance(meta, Pairs) else None
-        return [(clean(dict(c)["field"]), dict(c)["change"]) for c in found or ()]
+    def _sent_changes(meta: Any) -> list[tuple[str | None, str | None]]:
+        """Those of the source; a line may be broken there too."""
+        changes = dict(meta).get("changes") if isinstance(meta, Pairs) else None
+        found = [change.split()[0] for change in changes or () if isinstance(change, Pairs)]
+        return [(_said(change.get("field")), _said(change.get("change"))) for change in found]
 
     def _require(self, holds: bool, path: str, otherwise: str) -> None:
         if not holds:
@@ -438,6 +440,10 @@ class Judge:
                 self._in_json(f"{path}.{number}", value, item, ())
         else:
             self._require(type(came) is type(found) and came == found, path, "is another value")
+
+
+def _said(value: Any) -> str | None:
+    return None if value is None else clean(str(value))
 
 
 def is_text(value: Any) -> bool:
@@ -623,7 +629,10 @@ class Campaign:
                 if row["n"] != line.good or not _is_good(row):
                     self.tally.problems.append(f"a good row of {stream} is not as it was sent")
                 continue
-            problems, is_changed = judge(line.raw, stream, row)
+            try:
+                problems, is_changed = judge(line.raw, stream, row)
+            except Exception as error:  # noqa: BLE001  # a row that cannot be judged is a problem of its line
+                problems, is_changed = [f"its row cannot be judged: {type(error).__name__}"], True
             self.tally.outcomes[CHANGED if is_changed else STORED] += 1
             canary = self.maker.canary(line.hostile)
             if canary.encode() in line.raw and canary not in repr(row):

@@ -97,6 +97,15 @@ def test_the_judge_finds_changes_and_originals_for_no_reason():
     assert judged("[]", GOOD_ROW) == ["stored, though it is no record"]
 
 
+def test_the_judge_knows_the_sources_changes_whatever_is_broken_in_them():
+    for sent, stored in (('{"field":"s","change":"NULLED"}', ("s", "NULLED")), ('{"fjeld":"s"},5', (None, None))):
+        raw = line(json.dumps(DATA)).replace(b'"emitted_at"', f'"meta":{{"changes":[{sent}]}},"emitted_at"'.encode())
+        change = dict(zip(("field", "change"), stored, strict=True))
+        right = {**GOOD_ROW, "_airbyte_meta": {"changes": [change]}}
+        assert fuzz.judge(raw, "s", right) == ([], True)
+        assert fuzz.judge(raw, "s", GOOD_ROW)[0] != []
+
+
 def wrong(house: House, write: fuzz.Write, prefix: str = "t") -> Tally:
     """What the campaign finds of lines, every third of which must fail, when a writer does this with its input."""
     maker = Maker(3)
