@@ -80,7 +80,7 @@ BAD: list[tuple[str, str, Any, str]] = [
     ("glue:CreateTable", WHERE, "s3://bucket/lake/.db/orders/", "hidden"),
     ("glue:CreateTable", WHERE, "s3://bucket/lake//orders/", "empty segment"),
     ("glue:CreateTable", WHERE, "s3://bucket/", "no folder"),
-    ("glue:CreateTable", WHERE, "/tmp/lake/", "no folder"),
+    ("glue:CreateTable", WHERE, "/data/lake/", "no folder"),
     ("glue:CreateTable", WHERE, f"s3://bucket/{'x' * 2056}/", "2056"),
     ("glue:CreateTable", WHERE, None, "no text"),
     ("glue:CreateTable", "TableInput.StorageDescriptor", None, "StorageDescriptor"),
