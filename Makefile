@@ -10,7 +10,7 @@ WORKERS ?= $(shell echo $$(($$(nproc 2>/dev/null || sysctl -n hw.ncpu) + 1)))
 CONNECTORS ?= source-rest-api destination-s3-datalake
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-cdk test-pyairbyte audit check format lint typecheck imports spec chaos ablation traps kills-source bench-ingest bench-source bench-manifest bench-costs transcripts images test-images clean
+.PHONY: help setup demo test test-cdk test-pyairbyte audit check format lint typecheck imports spec chaos fuzz ablation traps kills-source bench-ingest bench-source bench-manifest bench-costs transcripts images test-images clean
 
 help: ## Explain every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ imports: setup ## Which module may import which
 
 chaos: setup ## Kill the destination at every step of its protocol, over 500 times (half an hour)
 	$(BIN)/python -m integration_tests.chaos
+
+fuzz: setup ## 100,000 hostile lines, each stored, stored with its change, or failed (hours; FUZZ_ARGS="--lines 1000")
+	$(BIN)/python -m integration_tests.fuzz $(FUZZ_ARGS)
 
 ablation: setup ## Take each guard of the protocol away and see a test notice
 	$(BIN)/python -m integration_tests.ablation

@@ -4,10 +4,11 @@
 
 - Calls: each must be allowed by the table of permissions; after a run of the whole suite each of the table's must have
   been made (``destination_s3_datalake.iam``).
+- Glue: every request passes ``glue_rules.py``, and so does every file that was written at a table's Location.
 - Features: every test that a README's table names has passed.
-- Output: no secret of a configuration and no canary of a record may stand in it, in any of the forms in which such a
-  text leaks: as it is, escaped as JSON, percent-encoded, base64 at each alignment. RECORDs and STATEs hold what the
-  user asked for and are left out, and so is the new configuration in a CONTROL message.
+- Output: no secret of a configuration and no canary of a record may stand there, nor in what Glue got, in any of the
+  forms in which such a text leaks: as it is, escaped as JSON, percent-encoded, base64 at each alignment. RECORDs and
+  STATEs hold what the user asked for and are left out, and so is the new configuration in a CONTROL message.
 
 A child's output is kept as the test reads it, below ``subprocess``, so that no test has to think of it.
 """
@@ -22,7 +23,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from urllib.parse import quote, quote_plus
 
 from destination_s3_datalake.iam import PERMISSIONS
 from local_runner.lake import CALLS
+
+from integration_tests import glue_rules
 
 ROOT = Path(__file__).parents[1]
 FOLDER = "TEST_EVIDENCE"
@@ -73,7 +76,7 @@ class Kept:
         wanted = re.compile(b"|".join(map(re.escape, texts)))
         return [
             f"{path.name}: {wanted.sub(b'<LEAK>', line)[max(0, place.start() - 200) :][:400]!r}"
-            for path in sorted(self.folder.glob("*.printed"))
+            for path in sorted([*self.folder.glob("*.printed"), *self.folder.glob("*.glue")])
             for line in path.read_bytes().split(b"\n")
             if (place := wanted.search(line)) is not None
         ]
@@ -81,6 +84,24 @@ class Kept:
     def calls(self) -> set[str]:
         """Every kind of call to a lake."""
         return {line.strip() for path in self.folder.glob("*.calls") for line in path.read_text().splitlines()}
+
+    def glue_problems(self) -> list[str]:
+        """What is wrong with the requests to Glue, lake by lake."""
+        return [problem for path in sorted(self.folder.glob("*.glue"))
+                for problem in glue_rules.problems(_requests(path), _files(path.with_suffix(".files")))]  # fmt: skip
+
+
+def _requests(path: Path) -> Iterator[glue_rules.Request]:
+    with path.open("rb") as kept:
+        for line in kept:
+            action, _, body = line.partition(b" ")
+            yield glue_rules.Request(action.decode(), json.loads(body))
+
+
+def _files(path: Path) -> Iterator[glue_rules.File]:
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        begins, _, where = line.decode().partition(" ")
+        yield glue_rules.File(f"s3://{where}", None if begins == "copy" else bytes.fromhex(begins))
 
 
 class Keeper:
@@ -198,7 +219,7 @@ def forms(text: str) -> set[bytes]:
 
 
 def problems(kept: Kept, *, is_whole: bool) -> list[str]:
-    """What is wrong with the calls and the output of a run."""
+    """What is wrong with the calls, the requests to Glue and the output of a run."""
     made = kept.calls()
     allowed = {call for permission in PERMISSIONS for call in permission.calls}
     found = [
@@ -207,6 +228,7 @@ def problems(kept: Kept, *, is_whole: bool) -> list[str]:
     if is_whole:
         found += [f"{call} is allowed by destination_s3_datalake/iam.py, and no test makes that call"
                   for call in sorted(allowed - made)]  # fmt: skip
+    found += kept.glue_problems()
     return found + [f"a secret or a record's value was printed: {leak}" for leak in kept.leaks()]
 
 

@@ -158,6 +158,8 @@ def test_a_second_writer_waits_for_a_living_one_and_gives_up(house: House):
         ),
         (b'{"type":"RECORD","record":{"stream":"orders","emitted_at":1,"data":{"id":1}}} SECRET-VALUE', "not JSON"),
         (b'{"type":"RECORD","record":{"stream":"orders","emitted_at":1,"data":{"text":"SECRET-VALUE\xff"}}}', "UTF-8"),
+        (b'{"type":"RECORD","record":{"stream":"orders","emitted_at":1e17,"data":{"id":1}}}', "emitted_at"),
+        (b'{"type":"RECORD","record":{"stream":"orders","emitted_at":"1","data":{"id":1}}}', "emitted_at"),
     ],
 )
 def test_a_bad_line_among_many_good_ones_is_named_and_what_has_a_state_before_it_is_stored(

@@ -148,9 +148,16 @@ def foreign_table(house: House, name: str = "orders", *, location: str = "elsewh
     serde = {"SerializationLibrary": "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe"}
     table = {
         "Name": name,
-        "StorageDescriptor": {"Columns": columns, "Location": f"s3://{house.bucket}/{location}", "SerdeInfo": serde},
+        "TableType": "EXTERNAL_TABLE",
+        "StorageDescriptor": {
+            "Columns": columns,
+            "Location": f"s3://{house.bucket}/{location}",
+            "InputFormat": "org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat",
+            "OutputFormat": "org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat",
+            "SerdeInfo": serde,
+        },
         "PartitionKeys": [],
-        "Parameters": {"made_by": "somebody"},
+        "Parameters": {"made_by": "somebody", "classification": "parquet"},
         **more,
     }
     house.glue.create_table(DatabaseName=house.database, TableInput=table)

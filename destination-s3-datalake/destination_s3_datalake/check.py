@@ -76,7 +76,7 @@ def _check_conditional_put(bucket: Bucket, key: str) -> None:
 def _check_catalog(catalog: Catalog, config: Config, table: str) -> None:
     database = names.database_name(config.glue_database)
     catalog.ensure_database(database)
-    location = f"s3://{config.s3_bucket_name}/{config.s3_bucket_path}/_airbyte/{table}/"
+    location = f"s3://{config.s3_bucket_name}/{config.s3_bucket_path}/{table}/"
     form = config.format.format_type
     catalog.create_table(
         database,

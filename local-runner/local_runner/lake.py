@@ -8,7 +8,8 @@ Faults are set over HTTP (``POST /__faults`` with the fields of ``Faults``): rej
 answers (it was done, and the answer is an error), Glue faults, denied actions, and one shot at a named step, which may
 kill a process: crash tests need no switch in the product.
 
-Where the environment names a folder in ``LOCAL_LAKE_CALLS``, each kind of call of the destination is kept there, once.
+Where the environment names a folder in ``LOCAL_LAKE_CALLS``, each kind of call of the destination is kept there, once,
+each body that it sent to Glue, and the first bytes of each file that it wrote.
 
     python -m local_runner.lake --port 0 --port-file f     ends with its parent
 """
@@ -191,6 +192,45 @@ class Clock:
         return datetime.now(UTC) + self.ahead
 
 
+class Evidence:
+    """What the destination asked for: ``<pid>.calls``, ``<pid>.glue`` and ``<pid>.files`` in a folder."""
+
+    def __init__(self, folder: Path):
+        self._name = str(folder / str(os.getpid()))
+        self._kept: set[int] = set()
+        self._lock = threading.Lock()
+
+    def keep(self, call: str, env: dict[str, Any]) -> None:
+        """Keep a call, its body if it is one to Glue, and how its file begins if it writes one."""
+        if not call:
+            return
+        self._once("calls", call.encode())
+        query = str(env.get("QUERY_STRING", "")).split("&")
+        is_beginning = call == "s3:PutObject" or (call == "s3:UploadPart" and "partNumber=1" in query)
+        where = str(env.get("PATH_INFO", "")).encode("latin-1")  # as WSGI has it
+        if call.startswith("glue:"):
+            self._once("glue", call.encode() + b" " + self._body(env))
+        elif b"/_airbyte/" not in where and (is_beginning or call == "s3:CopyObject"):
+            body = self._body(env)
+            if "aws-chunked" in str(env.get("HTTP_CONTENT_ENCODING", "")):
+                body = body.partition(b"\r\n")[2]
+            begins = b"copy" if call == "s3:CopyObject" else body[:4].hex().encode()
+            self._once("files", begins + b" " + where.lstrip(b"/"))
+
+    def _once(self, kind: str, line: bytes) -> None:
+        with self._lock:
+            if (known := hash((kind, line))) not in self._kept:
+                self._kept.add(known)
+                with open(f"{self._name}.{kind}", "ab") as kept:
+                    kept.write(line + b"\n")
+
+    @staticmethod
+    def _body(env: dict[str, Any]) -> bytes:
+        body = _body(env)
+        env["wsgi.input"] = io.BytesIO(body)
+        return body
+
+
 class FaultyApplication:
     """A WSGI application around moto's, which decides for each request what goes wrong."""
 
@@ -202,7 +242,8 @@ class FaultyApplication:
         self._lock = threading.Lock()
         self._counts = {"requests": 0, "reject": 0, "lose": 0, "glue": 0, "deny": 0, "at": 0}
         self._requests: list[dict[str, Any]] = []
-        self._calls: set[str] = set()
+        folder = os.environ.get(CALLS)
+        self._evidence = Evidence(Path(folder)) if folder else None
 
     def __call__(self, env: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         path = env.get("PATH_INFO", "")
@@ -211,10 +252,11 @@ class FaultyApplication:
         if path == "/__requests":
             return _json(start, {"requests": self._requests})
         action, resource = action_of(env)
+        if self._evidence is not None:
+            self._evidence.keep(call_of(env), env)
         with self._lock:
             self._counts["requests"] += 1
             self._requests.append({"action": action, "on": resource, **options_of(env, action)})
-            self._keep_call(call_of(env))
             shot = self._shot(env, action, resource)
             dice = self._random.random()
         if self._faults.unconditional:
@@ -227,13 +269,6 @@ class FaultyApplication:
         if action == "sts:AssumeRole" and self._faults.role_session_seconds is not None:
             return self._short_session(env, start, self._faults.role_session_seconds)
         return self._by_chance(env, start, action, dice)
-
-    def _keep_call(self, call: str) -> None:
-        if call and call not in self._calls:
-            self._calls.add(call)
-            if folder := os.environ.get(CALLS):
-                with (Path(folder) / f"{os.getpid()}.calls").open("a") as kept:
-                    kept.write(call + "\n")
 
     def _control(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         with self._lock:

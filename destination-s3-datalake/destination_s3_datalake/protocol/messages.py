@@ -79,6 +79,12 @@ class Records:
 Message = Record | Records | State | StreamStatus
 
 
+class _Digits(str):
+    """A whole number as its text."""
+
+    __slots__ = ()
+
+
 class _RecordBody(msgspec.Struct, gc=False):
     stream: str
     emitted_at: int | float
@@ -229,6 +235,7 @@ def parse_message(raw: bytes, *, line: int) -> Message | None:
             _require_utf8(raw, line)
         if bytes(body.data)[:1] != b"{":
             raise bad_line(line, "the data of its record is no object")
+        _require_time(body.emitted_at, line)
         return Record(line, StreamId(body.namespace or None, body.stream), raw)
     return _of_kind(envelope.type, raw, line)
 
@@ -254,8 +261,10 @@ def _parse_leniently(raw: bytes, line: int) -> Message | None:
         raise bad_line(line, "its record names no stream")
     if not isinstance(body.get("data"), dict):
         raise bad_line(line, "the data of its record is no object")
-    if not isinstance(body.get("emitted_at"), str):  # numbers are read as their text here
+    at = body.get("emitted_at")
+    if not isinstance(at, _Digits | float):
         raise bad_line(line, "its record has no emitted_at")
+    _require_time(float(at), line)
     namespace = body.get("namespace")
     return Record(line, StreamId(namespace if isinstance(namespace, str) and namespace else None, body["stream"]), raw)
 
@@ -267,9 +276,14 @@ def _require_utf8(raw: bytes, line: int) -> None:
         raise bad_line(line, "it is not UTF-8") from None
 
 
+def _require_time(emitted_at: float, line: int) -> None:
+    if not -62_135_596_800_000 <= emitted_at < 253_402_300_800_000:
+        raise bad_line(line, "its emitted_at, in milliseconds, is not in the years 1 to 9999")
+
+
 def _load(raw: bytes, line: int) -> Any:
     try:
-        return json.loads(raw, parse_int=str)  # as text: Python refuses to read integers of over 4,300 digits
+        return json.loads(raw, parse_int=_Digits)  # as text: Python refuses to read integers of over 4,300 digits
     except (ValueError, RecursionError):
         raise bad_line(line, "it is not JSON") from None
 

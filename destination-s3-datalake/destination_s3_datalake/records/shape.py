@@ -41,7 +41,7 @@ from destination_s3_datalake.records.values import Undeclared
 TIMESTAMP = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
 FRACTION = {"us": r"\.[0-9]{1,6}", "ms": r"\.[0-9]{1,3}"}
 ZONE = r"(Z|z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])?"
-ODD_KEY = re.compile(r'["\\\x00-\x1f\ud800-\udfff]')
+ODD_KEY = re.compile(r'["\\\x00-\x1f\ud800-\udfff]|^$')  # SQL has no empty name either
 ESCAPED = re.compile(r'["\\\x00-\x1f]')
 MOST_UNDECLARED = 200  # fields without a column: more of them are the keys of a map, and no shape
 
@@ -263,7 +263,7 @@ class _Writer:
             is_exact=" AND ".join(f"coalesce({condition}, false)" for condition in conditions),
             values=stored,
             extra=_extra(extras),
-            extracted_at="make_timestamptz(record.emitted_at * 1000)",
+            extracted_at=f"CASE WHEN {on_time} THEN make_timestamptz(record.emitted_at * 1000) END",
             json_values=f"nullif(concat('[', concat_ws(',', {leaves}), ']'), '[]')" if leaves else "NULL::VARCHAR",
         )
 

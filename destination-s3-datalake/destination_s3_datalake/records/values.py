@@ -4,7 +4,8 @@ Every value is stored as it is, or stored with a recorded change and its origina
 keeps the text of numbers and accepts what strict readers refuse: NaN and Infinity, lone surrogates, duplicate keys.
 
 ``_airbyte_extra`` is a JSON object: path -> original. Paths join keys and array positions (from 0) with dots, a dot or
-backslash inside a key is escaped with a backslash. NaN and Infinity stand there as JSON strings.
+backslash inside a key is escaped with a backslash. NaN and Infinity stand there as JSON strings. Where a key came
+several times, it is the list of its values that are in no column, in their order.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import decimal
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any, Literal, assert_never
@@ -62,14 +63,19 @@ class Token(str):
 
 
 class Object(dict[str, Any]):
-    """A JSON object; ``repeated`` are the values that a later one of the same key has hidden."""
+    """A JSON object. ``pairs`` is how it came if a key stands there again, else empty."""
 
-    __slots__ = ("repeated",)
+    __slots__ = ("pairs",)
 
     def __init__(self, pairs: list[tuple[str, Any]]):
         super().__init__(pairs)
-        self.repeated = [pair for i, pair in enumerate(pairs) if any(pair[0] == key for key, _ in pairs[i + 1 :])] \
-            if len(self) < len(pairs) else []  # fmt: skip
+        self.pairs = pairs if len(self) < len(pairs) else []
+
+    @property
+    def repeated(self) -> list[tuple[str, Any]]:
+        """What a later value of the same key has hidden."""
+        last = {key: place for place, (key, _) in enumerate(self.pairs)}
+        return [pair for place, pair in enumerate(self.pairs) if last[pair[0]] != place]
 
 
 _decode = json.JSONDecoder(
@@ -105,12 +111,29 @@ class Row:
     undeclared: Undeclared = "keep"
     values: dict[str, Any] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
-    extra: dict[str, Any] = field(default_factory=dict)
+    _originals: dict[str, Any] = field(default_factory=dict)
+    _hidden: dict[str, list[Any]] = field(default_factory=dict)
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """What ``_airbyte_extra`` holds."""
+        if not self._hidden:
+            return self._originals
+        found = {path: [*hidden, *self._kept(path)] for path, hidden in self._hidden.items()}
+        return {**self._originals, **found}
+
+    def _kept(self, path: str) -> list[Any]:
+        return [self._originals[path]] if path in self._originals else []
 
     def changed(self, path: str, change: str, reason: str, original: Any) -> None:
         """Record that a value is not stored as it came, and keep it."""
         self.changes.append(Change(path, change, reason))
-        self.extra[path] = original
+        self._originals[path] = original
+
+    def hid(self, path: str, value: Any) -> None:
+        """Record that a later value of the same key has taken the place of this one, and keep it."""
+        self.changes.append(Change(path, TRUNCATED, BAD))
+        self._hidden.setdefault(path, []).append(value)
 
     def keep_undeclared(self, path: str, value: Any) -> None:
         """A field that the schema does not declare.
@@ -124,7 +147,7 @@ class Row:
                 "or set undeclared_fields to keep."
             )
         if self.undeclared == "keep":
-            self.extra[path] = value
+            self._originals[path] = value
 
 
 def row_of(data: Mapping[str, Any], columns: Sequence[Column], undeclared: Undeclared) -> Row:
@@ -136,7 +159,7 @@ def row_of(data: Mapping[str, Any], columns: Sequence[Column], undeclared: Undec
     for key, value in data.items():
         if key not in declared:
             row.keep_undeclared(escaped(key), value)
-    _repeated(row, "", data)
+    _repeated(row, "", data, declared)
     return row
 
 
@@ -145,8 +168,14 @@ def escaped(key: str) -> str:
     return key.replace("\\", "\\\\").replace(".", "\\.") if "." in key or "\\" in key else key
 
 
+def storable(text: str) -> str:
+    """The text without lone surrogates, which no file can hold."""
+    return SURROGATE.sub("\ufffd", text)
+
+
 def json_text(value: Any) -> str:
-    """The value as JSON text: numbers as they came, lone surrogates escaped, NaN and Infinity as strings."""
+    """The value as JSON text: numbers and repeated keys as they came, lone surrogates escaped, NaN and Infinity as
+    strings."""
     match value:
         case None:
             return "null"
@@ -160,7 +189,8 @@ def json_text(value: Any) -> str:
         case list():
             return f"[{','.join(json_text(item) for item in value)}]"
         case dict():
-            return f"{{{','.join(f'{json_text(key)}:{json_text(item)}' for key, item in value.items())}}}"
+            pairs = (value.pairs if isinstance(value, Object) else None) or value.items()
+            return f"{{{','.join(f'{json_text(key)}:{json_text(item)}' for key, item in pairs)}}}"
         case _:
             raise TypeError(type(value).__name__)
 
@@ -225,7 +255,7 @@ def _clean(row: Row, path: str, text: str, *, original: Any) -> str:
     if text.isascii() or not SURROGATE.search(text):
         return text
     row.changed(path, TRUNCATED, BAD, original)
-    return SURROGATE.sub("\ufffd", text)
+    return storable(text)
 
 
 def _json(row: Row, path: str, value: Any) -> str:
@@ -238,24 +268,18 @@ def _without_tokens(row: Row, path: str, value: Any) -> Any:
         row.changed(path, NULLED, BAD, value)
         return None
     if isinstance(value, Object):
-        _repeated(row, f"{path}.", value)
+        _repeated(row, f"{path}.", value, value.keys())
         return {key: _without_tokens(row, f"{path}.{escaped(key)}", item) for key, item in value.items()}
     if isinstance(value, list):
         return [_without_tokens(row, f"{path}.{index}", item) for index, item in enumerate(value)]
     return value
 
 
-def _repeated(row: Row, prefix: str, value: Mapping[str, Any]) -> None:
+def _repeated(row: Row, prefix: str, value: Mapping[str, Any], declared: Collection[str]) -> None:
     """Values hidden by a later one of the same key. The last wins."""
-    for key, hidden in getattr(value, "repeated", ()):
-        path = f"{prefix}{escaped(key)}"
-        row.changes.append(Change(path, TRUNCATED, BAD))
-        before = row.extra.get(path)
-        row.extra[path] = [*before, hidden] if isinstance(before, _Hidden) else _Hidden([hidden])
-
-
-class _Hidden(list[Any]):
-    """Originals of one key."""
+    for key, hidden in value.repeated if isinstance(value, Object) else ():
+        if key in declared or row.undeclared == "keep":
+            row.hid(f"{prefix}{escaped(key)}", hidden)
 
 
 def _exact(value: Any) -> decimal.Decimal | None:
@@ -366,5 +390,5 @@ def _struct(row: Row, path: str, kind: Struct, value: Any) -> dict[str, Any]:
     for key, item in value.items():
         if key not in declared:
             row.keep_undeclared(f"{path}.{escaped(key)}", item)
-    _repeated(row, f"{path}.", value)
+    _repeated(row, f"{path}.", value, declared)
     return {f.name: _value(row, f"{path}.{escaped(f.field)}", f.type, value.get(f.field)) for f in kind.fields}

@@ -71,6 +71,22 @@ def test_data_that_strict_readers_refuse_are_still_records(data: str):
     assert parse_message(record(data), line=1) == Record(1, StreamId(None, "orders"), record(data))
 
 
+@pytest.mark.parametrize("at", ["1", "1.5e12", "0.0", "-1", "253402300799999", "-62135596800000"])
+def test_emitted_at_may_be_any_number_of_milliseconds_whatever_the_data_hold(at: str):
+    for data in ('{"a":1}', '{"a":NaN}'):
+        raw = record(data).replace(b'"emitted_at":1', f'"emitted_at":{at}'.encode())
+        assert parse_message(raw, line=1) == Record(1, StreamId(None, "orders"), raw)
+
+
+@pytest.mark.parametrize(
+    "at", ['"1"', "true", "null", "[1]", "{}", "NaN", "1e17", "1e400", "9" * 400, "253402300800000", "-62135596800001"]
+)
+def test_emitted_at_must_be_a_time_in_milliseconds(at: str):
+    for data in ('{"a":1}', '{"a":NaN}'):
+        with pytest.raises(BadLineError, match="emitted_at"):
+            parse_message(record(data).replace(b'"emitted_at":1', f'"emitted_at":{at}'.encode()), line=1)
+
+
 @pytest.mark.parametrize(
     "raw",
     [

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from destination_s3_datalake.config import ParquetFormat, TypeOptions
-from destination_s3_datalake.errors import DataError
+from destination_s3_datalake.errors import DataError, UnusableLineError
 from destination_s3_datalake.protocol.catalog import StreamId
 from destination_s3_datalake.records.evolution import plan_columns
 from destination_s3_datalake.records.files import FileOptions
@@ -165,11 +165,73 @@ def test_of_repeated_keys_the_last_wins_and_the_first_is_kept(tmp_path: Path):
     assert row["_airbyte_meta"]["changes"] == [{"field": "f", "change": "TRUNCATED", "reason": BAD}]
 
 
+@pytest.mark.parametrize(
+    ("data", "column", "fields", "extra"),
+    [
+        ('{"f":1,"f":"x"}', None, ["f", "f"], '{"f":[1,"x"]}'),
+        ('{"f":"x","f":"y","f":2}', 2, ["f", "f"], '{"f":["x","y"]}'),
+        ('{"f":1,"z":1.10,"z":[2]}', 1, ["z"], '{"z":[1.10,[2]]}'),
+        ('{"f":1,"z":{"a":1,"a":2}}', 1, [], '{"z":{"a":1,"a":2}}'),
+        ('{"f":{"a":1,"a":2}}', None, ["f"], '{"f":{"a":1,"a":2}}'),
+        ('{"o":{"a":1,"a":{}},"f":1}', 1, ["o.a", "o.a"], '{"o.a":[1,{}]}'),
+        ('{"f":1,"j":{"a":1,"a":NaN}}', 1, ["j.a", "j.a"], '{"j.a":[1,"NaN"]}'),
+    ],
+)
+def test_no_value_of_a_key_that_came_again_is_lost(
+    tmp_path: Path, data: str, column: int | None, fields: list[str], extra: str
+):
+    """Also where the last one fits no column, is in no column, or is part of such a value."""
+    write(tmp_path, {"type": "object", "properties": {"f": INT, "o": OBJ, "j": ANY}}, [line(data)])
+    (row,) = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert (row["f"], row["_airbyte_extra"]) == (column, extra)
+    assert [change["field"] for change in row["_airbyte_meta"]["changes"]] == fields
+
+
+def test_dropped_fields_leave_nothing_behind_when_their_keys_come_again(tmp_path: Path):
+    write(tmp_path, {"properties": {"f": INT}}, [line('{"f":1,"z":1,"z":2}')], undeclared_fields="drop")
+    (row,) = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert (row["_airbyte_extra"], row["_airbyte_meta"]["changes"]) == (None, [])
+
+
+def test_many_repeated_keys_take_no_time_beyond_their_number(tmp_path: Path):
+    data = ",".join(f'"k{number}":{number}' for number in range(20_000))
+    write(tmp_path, {}, [line(f"{{{data},{data}}}")])
+    (row,) = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert json.loads(row["_airbyte_extra"])["k19999"] == [19999, 19999]
+
+
+def test_lone_surrogates_in_paths_of_changes_become_replacement_characters(tmp_path: Path):
+    meta = '"meta":{"changes":[{"field":"\\ud800","change":"NULLED","reason":"SOURCE_\\udfff"}]}'
+    sent = line('{"j":{"\\ud800":NaN}}').replace('"emitted_at"', f'{meta},"emitted_at"')
+    write(tmp_path, {"properties": {"j": ANY}}, [sent])
+    (row,) = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert row["_airbyte_meta"]["changes"] == [
+        {"field": "\ufffd", "change": "NULLED", "reason": "SOURCE_\ufffd"},
+        {"field": "j.\ufffd", "change": "NULLED", "reason": BAD},
+    ]
+    assert json.loads(row["_airbyte_extra"]) == {"j.\ud800": "NaN"}
+
+
 def test_the_sources_own_changes_are_kept(tmp_path: Path):
     meta = '"meta":{"changes":[{"field":"f","change":"NULLED","reason":"SOURCE_SOMETHING_NEW"}]}'
     write(tmp_path, {}, [line('{"f":null}').replace('"emitted_at"', f'{meta},"emitted_at"')])
     (row,) = pq.read_table(tmp_path / "out.parquet").to_pylist()
     assert row["_airbyte_meta"]["changes"] == [{"field": "f", "change": "NULLED", "reason": "SOURCE_SOMETHING_NEW"}]
+
+
+def test_a_time_that_no_column_holds_is_said_of_its_line_also_among_lines_of_one_shape(tmp_path: Path):
+    lines = [*[line('{"f":1}')] * 9, line('{"f":2}', emitted_at=10**17)]
+    with pytest.raises(UnusableLineError) as caught:
+        write(tmp_path, {"properties": {"f": INT}}, lines)
+    assert caught.value.row == 9
+
+
+@pytest.mark.parametrize("fields", [{"f": INT}, {"": INT, "f": INT}], ids=["undeclared", "declared"])
+def test_an_empty_key_is_a_key_like_any_other(tmp_path: Path, fields: Any):
+    write(tmp_path, {"properties": fields}, [line('{"":1,"f":2,"o":{"":3}}')] * 9)
+    (*_, row) = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    kept = json.loads(row["_airbyte_extra"])
+    assert (row["f"], kept) == (2, {"o": {"": 3}} if "" in fields else {"": 1, "o": {"": 3}})
 
 
 @pytest.mark.parametrize(("choice", "extra"), [("keep", '{"x":1}'), ("drop", None)])
