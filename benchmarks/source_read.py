@@ -171,7 +171,7 @@ def memory(records: int) -> list[str]:
 
 def large() -> list[str]:
     """One page of 500 MB: at most four times its size if the form allows it, and refused if not."""
-    records = LARGE_MB * 1_000_000 // 390
+    records = LARGE_MB * 1_048_576 // 365
     problems = []
     with serving(records, records) as url, tempfile.TemporaryDirectory() as folder:
         task = Task(url, "plain", records, Path(folder))
