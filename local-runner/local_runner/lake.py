@@ -209,7 +209,9 @@ class Evidence:
         is_beginning = call == "s3:PutObject" or (call == "s3:UploadPart" and "partNumber=1" in query)
         where = str(env.get("PATH_INFO", "")).encode("latin-1")  # as WSGI has it
         if call.startswith("glue:"):
-            self._once("glue", call.encode() + b" " + self._body(env))
+            body = self._body(env)
+            if len(body) == int(env.get("CONTENT_LENGTH") or 0) > 0:  # a writer may be killed while it asks
+                self._once("glue", call.encode() + b" " + body)
         elif b"/_airbyte/" not in where and (is_beginning or call == "s3:CopyObject"):
             body = self._body(env)
             if "aws-chunked" in str(env.get("HTTP_CONTENT_ENCODING", "")):
