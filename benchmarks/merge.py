@@ -17,7 +17,6 @@ import resource
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from typing import Any
 import duckdb
 from local_runner.lake import running_lake
 
-from integration_tests.harness import BIN, House
+from integration_tests.harness import BIN, House, Watcher, peak_of
 
 FILES = 16
 CPU_TARGET = 1.6
@@ -83,22 +82,9 @@ def measured(command: list[str], stdin: Any, environment: dict[str, str] | None 
     """Run to the end; its CPU and the highest memory of its tree."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     process = subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, env=environment)
-    peak, over = [0.0], threading.Event()
-
-    def look() -> None:
-        while not over.wait(0.05):
-            try:
-                text = Path(f"/proc/{process.pid}/status").read_text()
-            except OSError:
-                return
-            found = [line for line in text.splitlines() if line.startswith("VmHWM")]
-            peak[0] = max([peak[0], *(int(line.split()[1]) / 1024 for line in found)])
-
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    output, _ = process.communicate()
-    over.set()
-    watcher.join()
+    peaks = [0]
+    with Watcher(lambda: peaks.append(peak_of(process.pid)), pause=0.05):
+        output, _ = process.communicate()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if process.returncode:
         raise RuntimeError(output.decode()[-3000:])
@@ -106,7 +92,7 @@ def measured(command: list[str], stdin: Any, environment: dict[str, str] | None 
         if b"merged" in line:
             print("  ", json.loads(line)["log"]["message"])
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Cost(time.monotonic() - started, cpu, peak[0])
+    return Cost(time.monotonic() - started, cpu, max(peaks))
 
 
 BARE = """

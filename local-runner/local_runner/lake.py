@@ -159,9 +159,8 @@ def call_of(env: Mapping[str, Any]) -> str:
 def options_of(env: dict[str, Any], action: str) -> dict[str, Any]:
     """What else a request says that one may want to know: its encryption and size, the account of the catalog."""
     if action.startswith("glue:"):
-        body = _body(env)
-        env["wsgi.input"] = io.BytesIO(body)
-        account = json.loads(body or b"{}").get("CatalogId")
+        body = _whole_body(env)
+        account = json.loads(body).get("CatalogId") if body else None
         return {"catalog": account} if account else {}
     found = [env.get(f"HTTP_X_AMZ_SERVER_SIDE_ENCRYPTION{name}") for name in ENCRYPTION]
     size = int(env.get("CONTENT_LENGTH") or 0)
@@ -209,11 +208,10 @@ class Evidence:
         is_beginning = call == "s3:PutObject" or (call == "s3:UploadPart" and "partNumber=1" in query)
         where = str(env.get("PATH_INFO", "")).encode("latin-1")  # as WSGI has it
         if call.startswith("glue:"):
-            body = self._body(env)
-            if len(body) == int(env.get("CONTENT_LENGTH") or 0) > 0:  # a writer may be killed while it asks
+            if body := _whole_body(env):
                 self._once("glue", call.encode() + b" " + body)
         elif b"/_airbyte/" not in where and (is_beginning or call == "s3:CopyObject"):
-            body = self._body(env)
+            body = _peeked(env)
             if "aws-chunked" in str(env.get("HTTP_CONTENT_ENCODING", "")):
                 body = body.partition(b"\r\n")[2]
             begins = b"copy" if call == "s3:CopyObject" else body[:4].hex().encode()
@@ -225,12 +223,6 @@ class Evidence:
                 self._kept.add(known)
                 with open(f"{self._name}.{kind}", "ab") as kept:
                     kept.write(line + b"\n")
-
-    @staticmethod
-    def _body(env: dict[str, Any]) -> bytes:
-        body = _body(env)
-        env["wsgi.input"] = io.BytesIO(body)
-        return body
 
 
 class FaultyApplication:
@@ -256,9 +248,10 @@ class FaultyApplication:
         action, resource = action_of(env)
         if self._evidence is not None:
             self._evidence.keep(call_of(env), env)
+        kept = {"action": action, "on": resource, **options_of(env, action)}
         with self._lock:
             self._counts["requests"] += 1
-            self._requests.append({"action": action, "on": resource, **options_of(env, action)})
+            self._requests.append(kept)
             shot = self._shot(env, action, resource)
             dice = self._random.random()
         if self._faults.unconditional:
@@ -284,11 +277,8 @@ class FaultyApplication:
         shot = self._faults.at
         if shot is None or shot["step"] != action or shot.get("match", "") not in resource:
             return None
-        if "body" in shot:
-            body = _body(env)
-            env["wsgi.input"] = io.BytesIO(body)
-            if shot["body"].encode() not in body:
-                return None
+        if "body" in shot and shot["body"].encode() not in _peeked(env):
+            return None
         if shot.get("skip", 0) > 0:
             shot["skip"] -= 1
             return None
@@ -350,6 +340,19 @@ def _internal(action: str) -> str:
 def _body(env: Mapping[str, Any]) -> bytes:
     found: bytes = env["wsgi.input"].read(int(env.get("CONTENT_LENGTH") or 0))
     return found
+
+
+def _peeked(env: dict[str, Any]) -> bytes:
+    """The body, which can be read again."""
+    body = _body(env)
+    env["wsgi.input"] = io.BytesIO(body)
+    return body
+
+
+def _whole_body(env: dict[str, Any]) -> bytes:
+    """The same; empty if not all of it came: a writer may be killed while it asks."""
+    body = _peeked(env)
+    return body if len(body) == int(env.get("CONTENT_LENGTH") or 0) else b""
 
 
 def _json(start: Any, answer: Mapping[str, Any]) -> Iterable[bytes]:

@@ -172,15 +172,11 @@ class Framer:
         if found is None or (known := self._beginnings.get(found[0])) is None:
             return None
         stream, alike = known
-        rows = whole.count(b"\n", place)
-        if whole.count(b"\n" + found[0], place) + 1 == rows:  # all that is left, which is seen in half the time
-            end = len(whole)
-        else:
-            run = alike.match(whole, place)
-            if run is None:
-                return None
-            end = run.end()
-            rows = whole.count(b"\n", place, end)
+        run = alike.match(whole, place)
+        if run is None:
+            return None
+        end = run.end()
+        rows = whole.count(b"\n", place, end)
         if rows < FEWEST_ALIKE or end - place > self._max:  # of a long run it is not known how long its lines are
             self._one_by_one_until = end
             return None
