@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 
 import pytest
 from destination_s3_datalake.errors import BadLineError
@@ -212,6 +213,31 @@ def test_lines_whose_namespace_comes_late_are_taken_together_only_if_no_other_st
     text = b"".join(namespaced(n, "there") + b"\n" for n in range(20))
     found = everything(Framer(max_line_bytes=10_000, ambiguous=ambiguous), [text])
     assert [type(message) for message in found] == ([Record] * 20 if ambiguous else [Record, Records])
+
+
+def test_lines_keep_their_stream_number_and_order_whatever_the_runs():
+    chance, lines = random.Random(8), list[tuple[str, bytes]]()
+    while len(lines) < 30_000:
+        name, size = f"stream {chance.randrange(4)}", chance.choice([0, 10, 200, 5000])
+        for _ in range(chance.choice([1, 2, 7, 8, 9, 31, 32, 33, 100, 1000])):
+            data = json.dumps({"id": len(lines), "text": "x" * chance.randrange(size + 1)}, separators=(",", ":"))
+            lines.append((name, record(data, name)))
+        if chance.random() < 0.5:
+            lines.append(("", stream_state({"c": len(lines)})))
+    text = b"".join(line + b"\n" for _, line in lines)
+    framer, found, most = Framer(max_line_bytes=1 << 20), list[tuple[int, str, bytes]](), 0
+    for cut in range(0, len(text), 1 << 18):
+        for message in framer.feed(text[cut : cut + (1 << 18)]):
+            if isinstance(message, Records):
+                most = max(most, message.rows)
+                each = message.raw.splitlines()
+                assert len(each) == message.rows
+                found += [(message.line + n, message.stream.name, line) for n, line in enumerate(each)]
+            else:
+                assert isinstance(message, Record | State)
+                found.append((message.line, message.stream.name if isinstance(message, Record) else "", message.raw))
+    assert found == [(number, name, line) for number, (name, line) in enumerate(lines, 1)]
+    assert most > 200, "long runs are taken together"
 
 
 def test_a_run_of_lines_that_is_longer_than_a_line_may_be_is_looked_at_line_by_line():
