@@ -9,17 +9,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from botocore.loaders import JSONFileLoader
 from destination_s3_datalake.errors import DatalakeError
+from destination_s3_datalake.lake.session import ServiceFiles
 from destination_s3_datalake.output import Output
 from destination_s3_datalake.run import run_write
 
 from integration_tests import evidence
 from integration_tests.harness import Result
 
-# A process of ours loads AWS's service descriptions once, in 0.15 s; here many syncs share a process.
-_load = cache(JSONFileLoader().load_file)
-setattr(JSONFileLoader, "load_file", lambda _, path: _load(path))  # noqa: B010  # mypy: a method
+# A process of ours loads AWS's service descriptions once; here many syncs share a process.
+_load = cache(ServiceFiles().load_file)
+setattr(ServiceFiles, "load_file", lambda _, path: _load(path))  # noqa: B010  # mypy: a method
 
 
 def write_in_process(config: Mapping[str, Any], configured: Mapping[str, Any], body: bytes) -> Result:
