@@ -26,6 +26,7 @@ from destination_s3_datalake.records.database import literal, quoted
 from destination_s3_datalake.records.partitions import PartitionKey, Values, expression
 
 MOST_ROWS = 1 << 30  # in a row group: its size in bytes is what ends it
+MOST_DISTINCT = 24_576  # values in a dictionary: DuckDB's own limit for row groups of its usual size
 SHARE_OF_MEMORY = 8  # a row group may take this part of the budget; DuckDB holds several
 CODECS: dict[str, str] = {"none": "uncompressed", "lz4": "lz4_raw"}  # where DuckDB has other names
 ENDINGS = {"none": "", "gzip": ".gz", "zstd": ".zst"}
@@ -149,7 +150,7 @@ def copy_options(options: FileOptions) -> str:
                 f"DATA_PAGE_SIZE_LIMIT {parquet.page_kb << 10}",
                 f"WRITE_BLOOM_FILTER {str(parquet.bloom_filters).lower()}",
             ]
-            return ", ".join(parts if parquet.dictionary else [*parts, "DICTIONARY_SIZE_LIMIT 0"])
+            return ", ".join([*parts, f"DICTIONARY_SIZE_LIMIT {MOST_DISTINCT if parquet.dictionary else 0}"])
         case JsonlFormat(compression=compression):
             return f"FORMAT json, COMPRESSION {CODECS.get(compression, compression)}"
         case CsvFormat(compression=compression):
