@@ -31,4 +31,4 @@ def house(lake: RunningLake) -> Iterator[House]:
     number = next(_numbers)
     made = House(lake, bucket=f"lake-{number}", database=f"db_{number}")
     yield made
-    lake.faults(reject=0.0, lose=0.0, glue=0.0, deny=[], at=None, role_session_seconds=None)
+    lake.faults(reject=0.0, lose=0.0, glue=0.0, deny=[], at=None, role_session_seconds=None, clock_ahead_seconds=0.0)
