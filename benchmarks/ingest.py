@@ -25,6 +25,7 @@ from typing import Any
 
 from local_runner.lake import running_lake
 
+from benchmarks.processes import Used, finished
 from benchmarks.source_peers import python_with
 from integration_tests.harness import BIN, House, catalog
 
@@ -63,15 +64,6 @@ class Input:
     lines: Path
     rows: int
     bare: str
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Of one process: seconds and MB."""
-
-    cpu: float
-    wall: float
-    peak_mb: float
 
 
 def moment(dice: random.Random) -> str:
@@ -203,23 +195,21 @@ pq.write_table(pa.Table.from_pandas(frame, schema=schema, preserve_index=False, 
 """
 
 
-def cost(command: Sequence[str], stdin: Path | None = None) -> Cost:
-    """Run to the end. CPU and memory are those of the process and of what it waited for."""
+def cost(command: Sequence[str], stdin: Path | None = None) -> Used:
+    """Run to the end."""
     with tempfile.TemporaryFile() as out, open(stdin or os.devnull, "rb") as lines:
-        started = os.times().elapsed
         process = subprocess.Popen(command, stdin=lines, stdout=out, stderr=subprocess.STDOUT, env=ENVIRONMENT)
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        used = finished(process)
         if process.returncode:
             out.seek(0)
             raise RuntimeError(out.read()[-3000:].decode(errors="replace"))
-        return Cost(used.ru_utime + used.ru_stime, os.times().elapsed - started, used.ru_maxrss / 1024)
+        return used
 
 
-def ours(given: Input, house: House, **config: Any) -> Callable[[], Cost]:
+def ours(given: Input, house: House, **config: Any) -> Callable[[], Used]:
     numbers = iter(range(1000))
 
-    def run() -> Cost:
+    def run() -> Used:
         made = catalog("t", schema=given.schema)
         changed = house.config(**{"glue_database": f"{given.name}_{next(numbers)}", **config})
         files = house.save(config=changed, catalog=made)
@@ -230,7 +220,7 @@ def ours(given: Input, house: House, **config: Any) -> Callable[[], Cost]:
     return run
 
 
-def peers(given: Input, house: House, folder: Path) -> Iterator[tuple[str, Callable[[], Cost], bool]]:
+def peers(given: Input, house: House, folder: Path) -> Iterator[tuple[str, Callable[[], Used], bool]]:
     """Name, what to run, and whether it is slow."""
     python = [sys.executable, "-c"]
     files = house.save(config={}, catalog=catalog("t", schema=given.schema))
@@ -255,7 +245,7 @@ def measure(given: Input, house: House, folder: Path, runs: int) -> bool:
     """Print the table of one input; whether all targets are met."""
     print(f"\n{given.name}: {given.rows} records, {given.lines.stat().st_size >> 20} MB of lines")
     print(f"  {'':8} {'CPU s':>8} {'to bare':>8} {'wall s':>8} {'peak MB':>8}")
-    found: dict[str, Cost] = {}
+    found: dict[str, Used] = {}
     for name, run, is_slow in peers(given, house, folder):
         costs = sorted((run() for _ in range(1 if is_slow else runs)), key=lambda one: one.cpu)
         found[name] = costs[len(costs) // 2]

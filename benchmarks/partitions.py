@@ -9,16 +9,15 @@ overwrite that moves all of them.
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from typing import Any
 
 from local_runner.lake import running_lake
 
+from benchmarks.processes import finished
 from integration_tests.acceptance_cases import point, row, stream
 from integration_tests.harness import DESTINATION, FINAL, House, Message, as_lines, plain_environment, state
 
@@ -29,23 +28,22 @@ def synced(house: House, what: str, messages: list[Message], configured: Message
     """One sync in a process of its own, and a line about it."""
     files = house.save(config=config, catalog=configured)
     command = [str(DESTINATION), "write", "--config", files["config"], "--catalog", files["catalog"]]
-    before, started = len(house.lake.requests()), time.monotonic()
-    with tempfile.TemporaryFile() as lines:
+    before = len(house.lake.requests())
+    with tempfile.TemporaryFile() as lines, tempfile.TemporaryFile() as printed:
         lines.write(as_lines(messages))
         lines.seek(0)
         process = subprocess.Popen(
-            command, stdin=lines, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=plain_environment()
+            command, stdin=lines, stdout=printed, stderr=subprocess.STDOUT, env=plain_environment()
         )
-        assert process.stdout is not None
-        printed = process.stdout.read()
-        _, status, used = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(printed.decode())
+        used = finished(process)
+        printed.seek(0)
+        if process.returncode:
+            sys.exit(printed.read().decode())
     asked = Counter(request["action"] for request in house.lake.requests()[before:])
     glue = ", ".join(f"{count} {action[5:]}" for action, count in sorted(asked.items()) if "Partition" in action)
     print(
-        f"{what:32}{time.monotonic() - started:8.1f} s{used.ru_utime + used.ru_stime:8.1f} s CPU"
-        f"{used.ru_maxrss >> 10:6} MB peak{sum(asked.values()):8} requests   {glue}",
+        f"{what:32}{used.wall:8.1f} s{used.cpu:8.1f} s CPU"
+        f"{used.peak_mb:6} MB peak{sum(asked.values()):8} requests   {glue}",
         flush=True,
     )
 

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.processes import finished
 from benchmarks.source_peers import Task, bare, dlt, dlt_without_gzip, our_form, ours, source_bin, stock
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
@@ -84,9 +85,8 @@ def cost(command: list[str], folder: Path) -> Cost:
     out = folder / "out.jsonl"
     with out.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, env=ENVIRONMENT)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    return Cost(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, process.returncode, out)
+        used = finished(process)
+    return Cost(used.cpu, used.peak_mb, process.returncode, out)
 
 
 def costs(task: Task, records: int, peers: Mapping[str, Callable[[Task], list[str]]]) -> dict[str, Cost]:
