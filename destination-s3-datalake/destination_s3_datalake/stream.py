@@ -42,7 +42,7 @@ from destination_s3_datalake.protocol.messages import Record, Records, State, ba
 from destination_s3_datalake.records import names
 from destination_s3_datalake.records.evolution import ColumnPlan, Fits, changes, plan_columns
 from destination_s3_datalake.records.files import FileOptions, WrittenFile
-from destination_s3_datalake.records.ingest import IngestJob, WriteOptions, ingest
+from destination_s3_datalake.records.ingest import IngestJob, WriteOptions, ingest, memory_for
 from destination_s3_datalake.records.names import META_COLUMNS
 from destination_s3_datalake.records.partitions import PartitionKey, partition_keys
 from destination_s3_datalake.records.schema import EXTRA, META, ColumnType, GlueColumn, StoredType, glue_type
@@ -185,6 +185,11 @@ class StreamSync:
         for text in (warning, self._doubt(table, resume, is_new=state is None)):
             if text is not None:
                 self._notify("WARN", text)
+        if (needed := memory_for(columns.columns)) > self._config.memory_limit_mb:
+            text = (
+                f"rows of so many columns go value by value, which is several times slower: memory_limit_mb {needed} "
+            )
+            self._notify("INFO", f"{text}would be enough for the usual way.")
         self._prepare(table)
 
     def repair(self) -> bool:

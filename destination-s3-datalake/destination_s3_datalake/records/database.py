@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
@@ -27,6 +27,7 @@ from destination_s3_datalake.records.schema import (
 )
 
 THREADS = 2
+WAITING = "FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE 2048, DICTIONARY_SIZE_LIMIT 0"  # of files of our own
 LITTLE_MB = 128  # below, only one thread: reading JSON takes a buffer of 32 MB for each
 
 
@@ -69,6 +70,35 @@ def hash_function() -> int:
     with closing(duckdb.connect(":memory:")) as database:
         row = database.execute(f"SELECT hash({answers})").fetchall()[0]
     return int(row[0])
+
+
+def buffers_mb(types: Iterable[str]) -> float:
+    """The memory that a table of these types holds while rows are added, and that cannot be spilled.
+
+    It is a buffer of 256 kB for each column (of a struct: for each field) and thread, whatever the rows need.
+    """
+    return THREADS * sum(1 + kind.count(", ") for kind in types) / 4
+
+
+@contextmanager
+def table_of(database: duckdb.DuckDBPyConnection, name: str, query: str, *, file: Path | None) -> Iterator[None]:
+    """A table of the rows of a query, in their order; in a file if its buffers would not fit into memory."""
+    if file is None:
+        database.execute(f"CREATE TEMP TABLE {name} AS {query}")
+        yield
+        database.execute(f"DROP TABLE {name}")
+        return
+    types = database.execute(f"DESCRIBE {query}").fetchall()
+    try:
+        database.execute(f"COPY ({query}) TO {literal(file)} ({WAITING})")
+        # Types come back as they were, those that Parquet does not know, too.
+        columns = ", ".join(f"CAST({quoted(row[0])} AS {row[1]}) AS {quoted(row[0])}" for row in types)
+        rows = f"SELECT {columns} FROM read_parquet({literal(file)})"
+        database.execute(f"CREATE TEMP VIEW {name} AS {rows}")
+        yield
+        database.execute(f"DROP VIEW {name}")
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def quoted(name: str) -> str:

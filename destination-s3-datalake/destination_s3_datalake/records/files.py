@@ -22,11 +22,10 @@ from typing import Any, assert_never
 import duckdb
 
 from destination_s3_datalake.config import CsvFormat, Format, JsonlFormat, ParquetFormat
-from destination_s3_datalake.records.database import literal, quoted
+from destination_s3_datalake.records.database import buffers_mb, literal, quoted, table_of
 from destination_s3_datalake.records.partitions import PartitionKey, Values, expression
 
 MOST_ROWS = 1 << 30  # in a row group: its size in bytes is what ends it
-MOST_DISTINCT = 24_576  # values in a dictionary: DuckDB's own limit for row groups of its usual size
 SHARE_OF_MEMORY = 8  # a row group may take this part of the budget; DuckDB holds several
 CODECS: dict[str, str] = {"none": "uncompressed", "lz4": "lz4_raw"}  # where DuckDB has other names
 ENDINGS = {"none": "", "gzip": ".gz", "zstd": ".zst"}
@@ -82,10 +81,13 @@ def write(
     if not options.partitioning:
         return tuple(_copied(database, query, folder, options, name="0"))
     written: list[WrittenFile] = []
-    for place, *values in _sort_by_partition(database, query, options.partitioning):
-        rows = f'SELECT * EXCLUDE ("our place", "our row") FROM partition_rows WHERE "our place" = {int(place)}'
-        written += _copied(database, rows, folder, options, name=str(place), values=tuple(values))
-    database.execute("DROP TABLE partition_rows")
+    in_order, places = _sorted_by_partition(database, query, options)
+    is_wide = buffers_mb(_types(database, in_order).values()) > options.memory_limit_mb // SHARE_OF_MEMORY
+    waiting = folder.with_name(f"{folder.name}.partitions") if is_wide else None
+    with table_of(database, "partition_rows", in_order, file=waiting):
+        for place, *values in places:
+            rows = f'SELECT * EXCLUDE ("our place", "our row") FROM partition_rows WHERE "our place" = {int(place)}'
+            written += _copied(database, rows, folder, options, name=str(place), values=tuple(values))
     return tuple(written)
 
 
@@ -109,14 +111,14 @@ def _copied(
     return [WrittenFile(path, 0, values) for path in sorted(several.iterdir())]
 
 
-def _sort_by_partition(
-    database: duckdb.DuckDBPyConnection, query: str, keys: Sequence[PartitionKey]
-) -> list[tuple[Any, ...]]:
-    """Make the table ``partition_rows``: the rows, partition after partition; each one's place and values.
+def _sorted_by_partition(
+    database: duckdb.DuckDBPyConnection, query: str, options: FileOptions
+) -> tuple[str, list[tuple[Any, ...]]]:
+    """A query of the rows, partition after partition; and each partition's place and values.
 
     COPY's own PARTITION_BY does not keep the order of rows, and ends no file at a size.
     """
-    types = _types(database, query)
+    keys, types = options.partitioning, _types(database, query)
     names = [quoted(f"our key {number}") for number in range(len(keys))]  # no column's name has a blank
     values = [expression(key, quoted(key.column), types.get(key.column)) for key in keys]
     parts = ", ".join(f"{value} AS {name}" for value, name in zip(values, names, strict=True))
@@ -125,12 +127,13 @@ def _sort_by_partition(
         f'CREATE OR REPLACE TEMP TABLE partition_places AS SELECT row_number() OVER () AS "our place", * FROM '
         f"(SELECT DISTINCT {parts} FROM ({query}) ORDER BY ALL)"
     )
-    database.execute(
-        f'CREATE OR REPLACE TEMP TABLE partition_rows AS SELECT r.* EXCLUDE ({listed}), "our place" FROM '
+    in_order = (
+        f'SELECT r.* EXCLUDE ({listed}), "our place" FROM '
         f'(SELECT *, row_number() OVER () AS "our row", {parts} FROM ({query})) r '
         f'JOIN partition_places USING ({listed}) ORDER BY "our place", "our row"'
     )
-    return database.execute(f'SELECT "our place", {listed} FROM partition_places ORDER BY "our place"').fetchall()
+    places = database.execute(f'SELECT "our place", {listed} FROM partition_places ORDER BY "our place"').fetchall()
+    return in_order, places
 
 
 def _types(database: duckdb.DuckDBPyConnection, query: str) -> dict[str, str]:
@@ -150,7 +153,7 @@ def copy_options(options: FileOptions) -> str:
                 f"DATA_PAGE_SIZE_LIMIT {parquet.page_kb << 10}",
                 f"WRITE_BLOOM_FILTER {str(parquet.bloom_filters).lower()}",
             ]
-            return ", ".join([*parts, f"DICTIONARY_SIZE_LIMIT {MOST_DISTINCT if parquet.dictionary else 0}"])
+            return ", ".join(parts if parquet.dictionary else [*parts, "DICTIONARY_SIZE_LIMIT 0"])
         case JsonlFormat(compression=compression):
             return f"FORMAT json, COMPRESSION {CODECS.get(compression, compression)}"
         case CsvFormat(compression=compression):

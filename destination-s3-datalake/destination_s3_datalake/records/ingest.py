@@ -5,6 +5,10 @@ exactly (``shape.py``); those that are not are tried with the shape that they sh
 (``exact.py``). Rows keep their order of arrival. They wait in a DuckDB temporary table that spills to the spool's
 folder, are hashed, and written by DuckDB's own COPY (``files.py``), which stays within its limit.
 
+What DuckDB needs to read lines grows with their columns, and cannot be spilled: vectors of 2048 values for each step of
+each column, and a buffer of 256 kB for each column of a table. Lines of more columns than the memory allows go value by
+value, and wait in files.
+
 The hash of a row is over what is stored of its record, the originals in ``_airbyte_extra`` included, and neither times
 nor ids: the same record gives the same hash in every try, and in every order of its fields.
 """
@@ -13,10 +17,10 @@ from __future__ import annotations
 
 import heapq
 import secrets
+import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 
 import duckdb
@@ -27,8 +31,8 @@ from numpy.typing import NDArray
 from destination_s3_datalake.errors import InternalError
 from destination_s3_datalake.protocol.catalog import StreamId
 from destination_s3_datalake.records import files, shape
-from destination_s3_datalake.records.database import duck_type, literal, open_database, quoted
-from destination_s3_datalake.records.schema import Column
+from destination_s3_datalake.records.database import WAITING, duck_type, literal, open_database, quoted
+from destination_s3_datalake.records.schema import Array, Column, ColumnType, Struct
 from destination_s3_datalake.records.values import Undeclared
 
 Hashes = NDArray[np.uint64]
@@ -42,6 +46,9 @@ SAMPLE_PLACES, SAMPLE_LINES = 5, 40
 MOST_SHAPES = 4
 FEW_LINES = 500  # not worth another shape
 USUAL_LINE_BYTES = 2 << 20
+DUCKDB_SHARE = 2  # DuckDB gets one of so many parts of the memory
+# MB that DuckDB needs to read lines, and for each value in a row; measured (`make bench-memory`).
+READING_MB, COLUMN_MB = 50, 1.4
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -95,6 +102,22 @@ def keep_all(hashes: Hashes) -> NDArray[np.bool_]:
     return np.ones(len(hashes), dtype=np.bool_)
 
 
+def memory_for(columns: Iterable[Column]) -> int:
+    """The ``memory_limit_mb`` with which lines of these columns are read column by column; below, value by value."""
+    return DUCKDB_SHARE * int(READING_MB + COLUMN_MB * sum(_values_of(column.type) for column in columns))
+
+
+def _values_of(kind: ColumnType) -> int:
+    """How many values a row has in a column of this type, one of each array."""
+    match kind:
+        case Struct(fields):
+            return 1 + sum(_values_of(item.type) for item in fields)
+        case Array(item):
+            return 1 + _values_of(item)
+        case _:
+            return 1
+
+
 def ingest(job: IngestJob, keep: Callable[[Hashes], NDArray[np.bool_]] = keep_all) -> Ingested:
     """Convert a file of lines. ``keep`` gets the hashes of all rows in order and says which are stored.
 
@@ -106,19 +129,16 @@ def ingest(job: IngestJob, keep: Callable[[Hashes], NDArray[np.bool_]] = keep_al
         TransientError: the disk is full.
     """
     options = job.options
-    with open_database(
-        memory_limit_mb=options.memory_limit_mb // 2, temp_directory=options.temp_directory, what="Writing a file"
-    ) as database:
-        made = _make_rows(job, database)
-        hashes = _hashes(database, job.columns)
-        if len(hashes) != job.rows:
-            raise InternalError("Rows were lost or added between the spool and the file.", expected=job.rows)
-        kept = keep(hashes)
-        rows = int(kept.sum())
-        # Everything is fetched: DuckDB refuses other work on a connection while a result has rows left.
-        has_extra = bool(database.execute(f"SELECT count({EXTRA}) > 0 FROM rows").fetchall()[0][0])
-        written = _copy(job, database, None if rows == job.rows else kept) if rows else ()
-        return Ingested(written, hashes, kept, made.changed_rows, made.exact_rows, has_extra)
+    folder = job.target.with_name(f"{job.target.name}.rows")
+    try:
+        with open_database(
+            memory_limit_mb=options.memory_limit_mb // DUCKDB_SHARE,
+            temp_directory=options.temp_directory,
+            what="Writing a file",
+        ) as database:
+            return _written(job, database, _made_within_memory(job, database, folder), keep)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +156,32 @@ class _Lines:
     path: Path
     rows: int
     numbers: str | None = None
+
+
+def _made_within_memory(job: IngestJob, database: duckdb.DuckDBPyConnection, folder: Path) -> _Made:
+    """Make ``rows`` in the way that the memory allows; what it is enough for is an estimate."""
+    if memory_for(job.columns) <= job.options.memory_limit_mb:
+        try:
+            return _make_rows(job, database)
+        except duckdb.OutOfMemoryException:
+            for (name,) in database.execute("SELECT table_name FROM duckdb_tables()").fetchall():
+                database.execute(f"DROP TABLE {quoted(name)}")
+    return _make_wide_rows(job, database, folder)
+
+
+def _written(
+    job: IngestJob, database: duckdb.DuckDBPyConnection, made: _Made, keep: Callable[[Hashes], NDArray[np.bool_]]
+) -> Ingested:
+    """Write those of the rows that are kept."""
+    hashes = _hashes(database, job.columns)
+    if len(hashes) != job.rows:
+        raise InternalError("Rows were lost or added between the spool and the file.", expected=job.rows)
+    kept = keep(hashes)
+    rows = int(kept.sum())
+    # Everything is fetched: DuckDB refuses other work on a connection while a result has rows left.
+    has_extra = bool(database.execute(f"SELECT count({EXTRA}) > 0 FROM rows").fetchall()[0][0])
+    written = _copy(job, database, None if rows == job.rows else kept) if rows else ()
+    return Ingested(written, hashes, kept, made.changed_rows, made.exact_rows, has_extra)
 
 
 def _make_rows(job: IngestJob, database: duckdb.DuckDBPyConnection) -> _Made:
@@ -161,6 +207,25 @@ def _make_rows(job: IngestJob, database: duckdb.DuckDBPyConnection) -> _Made:
     together = " UNION ALL ".join(parts)
     database.execute(f"CREATE TEMP TABLE rows AS SELECT {columns}, {CHANGES} FROM ({together}) ORDER BY {NUMBER}")
     return _Made(changed, waiting.rows + len(long))
+
+
+def _make_wide_rows(job: IngestJob, database: duckdb.DuckDBPyConnection, folder: Path) -> _Made:
+    """Make the view ``rows`` of lines that all go value by value, and wait as files in ``folder``, which is made."""
+    from destination_s3_datalake.records import exact
+
+    folder.mkdir()
+    lines = enumerate(_lines(job.lines))
+    batches = exact.tables(lines, job.stream, job.columns, job.options.undeclared_fields)
+    for number, batch in enumerate(batches):
+        database.register("batch", batch)
+        database.execute(f"COPY batch TO {literal(folder / f'{number:06d}.parquet')} ({WAITING})")
+        database.unregister("batch")
+    # Types come back as they were, but for those that Parquet does not know.
+    held = [f"CAST({quoted(c.name)} AS {duck_type(c.type)}) AS {_held(c.name)}" for c in job.columns]
+    columns = ", ".join([*held, EXTRACTED_AT, EXTRA, CHANGES])
+    files = ", ".join(literal(path) for path in sorted(folder.iterdir()))
+    database.execute(f"CREATE TEMP VIEW rows AS SELECT {columns} FROM read_parquet([{files}])")
+    return _Made(int(database.execute(f"SELECT count({CHANGES}) FROM rows").fetchall()[0][0]), job.rows)
 
 
 def _without_long_lines(job: IngestJob, database: duckdb.DuckDBPyConnection) -> tuple[_Lines, list[int]]:
@@ -304,8 +369,9 @@ def _hashes(database: duckdb.DuckDBPyConnection, columns: Sequence[Column]) -> H
     held = {**{column.name: _held(column.name) for column in columns}, EXTRA: EXTRA}
     parts = [f"hash({literal(name)}, {value})" for name, value in held.items()]
     parts += [f"hash({literal(name)}, NULL)" for name in held]  # what is NULL is undone; DuckDB folds the constants
-    together = reduce(lambda left, right: f"xor({left}, {right})", parts)
-    found = database.execute(f"SELECT {together} AS h FROM rows").fetchnumpy()["h"]
+    while len(parts) > 1:  # as a tree: DuckDB takes no expression that is a thousand calls deep
+        parts = [f"xor({', '.join(parts[n : n + 2])})" if parts[n + 1 :] else parts[n] for n in range(0, len(parts), 2)]
+    found = database.execute(f"SELECT {parts[0]} AS h FROM rows").fetchnumpy()["h"]
     return np.ascontiguousarray(found, dtype=np.uint64)
 
 

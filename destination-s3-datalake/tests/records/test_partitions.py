@@ -118,6 +118,22 @@ def test_rows_lie_in_their_partition_in_the_order_of_arrival_and_buckets_never_c
 GOLDEN = "10021211210012122010"  # rows of one bucket would be in two partitions if this changed
 
 
+def test_rows_of_a_thousand_columns_wait_for_their_partition_in_a_file(tmp_path: Path):
+    keys = (PartitionKey(name="half", column="i", transform="bucket[2]"),)
+    options = FileOptions(ParquetFormat(format_type="parquet"), memory_limit_mb=256, partitioning=keys)
+    more = ", ".join(f"CASE WHEN i % 3 = 0 THEN NULL ELSE i + {n} END AS c{n}" for n in range(1000))
+    query = f"SELECT i, to_timestamp(i)::TIMESTAMP_MS AS at, {more} FROM range(3000) q(i)"
+    with open_database(memory_limit_mb=128, temp_directory=tmp_path, what="A test") as database:
+        written = files.write(database, query, tmp_path / "out", options)
+        again = files.write(database, query, tmp_path / "again", options)
+    assert [file.rows for file in again] == [file.rows for file in written]
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "again"}
+    rows = [row for file in written for row in pq.read_table(file.path).to_pylist()]
+    assert sorted(row["i"] for row in rows) == list(range(3000))
+    assert all(row["c999"] == (None if row["i"] % 3 == 0 else row["i"] + 999) for row in rows)
+    assert str(pq.read_schema(written[0].path).field("at").type) == "timestamp[ms]"
+
+
 def test_a_partition_larger_than_a_file_becomes_several(tmp_path: Path):
     keys = (PartitionKey(name="half", column="i", transform="bucket[2]"),)
     options = FileOptions(

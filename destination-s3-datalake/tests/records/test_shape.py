@@ -18,11 +18,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from destination_s3_datalake.config import ParquetFormat, TypeOptions
+from destination_s3_datalake.errors import UnusableLineError
 from destination_s3_datalake.protocol.catalog import StreamId
+from destination_s3_datalake.records import ingest as ingest_module
 from destination_s3_datalake.records import values
 from destination_s3_datalake.records.evolution import plan_columns
 from destination_s3_datalake.records.files import FileOptions
-from destination_s3_datalake.records.ingest import Ingested, IngestJob, WriteOptions, ingest
+from destination_s3_datalake.records.ingest import Ingested, IngestJob, WriteOptions, ingest, memory_for
 from destination_s3_datalake.records.schema import Column
 
 STREAM = StreamId(None, "s")
@@ -36,12 +38,14 @@ def columns_of(schema: Any, **types: Any) -> tuple[Column, ...]:
     return plan_columns(schema, sources=(), known_names={}, stream="s", options=options).columns
 
 
-def through(tmp_path: Path, lines: Sequence[bytes], columns: tuple[Column, ...]) -> tuple[Ingested, list[Any]]:
+def through(
+    tmp_path: Path, lines: Sequence[bytes], columns: tuple[Column, ...], *, memory_limit_mb: int = 512
+) -> tuple[Ingested, list[Any]]:
     """What is read back of these lines."""
     spooled = tmp_path / "lines.jsonl"
     spooled.write_bytes(b"".join(line + b"\n" for line in lines))
-    files = FileOptions(ParquetFormat(format_type="parquet"), memory_limit_mb=512)
-    options = WriteOptions(files, "keep", memory_limit_mb=512, temp_directory=tmp_path)
+    files = FileOptions(ParquetFormat(format_type="parquet"), memory_limit_mb=memory_limit_mb)
+    options = WriteOptions(files, "keep", memory_limit_mb=memory_limit_mb, temp_directory=tmp_path)
     longest = max(map(len, lines))
     job = IngestJob(STREAM, spooled, len(lines), longest, tmp_path / "out", columns, 0, 0, options)
     made = ingest(job)
@@ -290,7 +294,8 @@ def test_a_single_field_with_many_odd_values_is_what_the_exact_path_says(tmp_pat
 def test_most_ordinary_lines_take_the_fast_path(tmp_path: Path):
     usual = {**FIELDS, "amount": field(NUMBER, cents), "points": field({"type": "array", "items": NUMBER}, some(cents))}
     fields = {name: field(schema, make, odd_share=0.0, absent=absent) for name, (schema, make, _, _, absent)
-              in usual.items() if name not in ("body", "any", "place", "places")}  # fmt: skip
+              in usual.items() if name not in ("body", "any", "place", "places")
+        }  # fmt: skip
     columns = columns_of(schema_of(fields))
     lines = lines_of(fields, random.Random(7), 2000, undeclared=0.0)
     made, read = through(tmp_path, lines, columns)
@@ -305,6 +310,64 @@ def test_fields_may_have_any_name_that_the_fast_path_uses_itself(tmp_path: Path)
     lines = lines_of(fields, random.Random(3), 500)
     _, read = through(tmp_path, lines, columns)
     compare(lines, read, columns)
+
+
+MANY = {f"{name} {n}": (schema, make, 0.002, null, 0.0) for n in range(8)
+        for name, (schema, make, _, null, _) in FIELDS.items() if name not in ("body", "any", "place", "places")
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize("unit", ["us", "ms"])
+def test_rows_of_many_columns_go_value_by_value_and_are_the_same_with_more_memory(tmp_path: Path, unit: str):
+    columns = columns_of(schema_of(MANY), timestamp_unit=unit)
+    lines = lines_of(MANY, random.Random(9), 150)
+    assert 512 < memory_for(columns) < 2048
+    made, read = through(tmp_path, lines, columns)
+    if unit == "us":
+        compare(lines, read, columns)
+    assert made.exact_rows == 150
+    assert {path.name for path in tmp_path.iterdir()} == {"lines.jsonl", "out"}
+    more = tmp_path / "more"
+    more.mkdir()
+    usual, again = through(more, lines, columns, memory_limit_mb=2048)
+    assert (usual.exact_rows < 150) == (unit == "us"), "most rows have a time that is no millisecond"
+    assert usual.hashes.tolist() == made.hashes.tolist()
+    for row in (*read, *again):
+        del row["_airbyte_raw_id"]
+    assert again == read
+    schemas = [pq.read_schema(one.files[0].path).remove_metadata() for one in (made, usual)]
+    assert schemas[0] == schemas[1]
+
+
+def test_a_line_of_many_columns_that_is_no_record_is_named_by_its_row(tmp_path: Path):
+    columns = columns_of(schema_of(MANY))
+    lines = lines_of(MANY, random.Random(9), 20)
+    lines[13] = b'{"type":"RECORD","record":{"stream":"s","data":{'
+    with pytest.raises(UnusableLineError) as caught:
+        through(tmp_path, lines, columns)
+    assert caught.value.row == 13
+    assert [path.name for path in tmp_path.iterdir()] == ["lines.jsonl"]
+
+
+def test_lines_for_which_the_memory_is_not_enough_after_all_go_value_by_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(ingest_module, "COLUMN_MB", 0)
+    fields = {f"column_{n}": field(STRING, plain_text, odd_share=0.001) for n in range(300)}
+    columns = columns_of(schema_of(fields))
+    lines = lines_of(fields, random.Random(2), 700, undeclared=0.0)
+    made, read = through(tmp_path, lines, columns, memory_limit_mb=256)
+    compare(lines, read, columns)
+    assert made.exact_rows == 700
+
+
+def test_a_thousand_columns_are_written_with_the_default_memory(tmp_path: Path):
+    fields = {f"column_{n}": field(*[({"type": "integer"}, integer), (STRING, plain_text)][n % 2]) for n in range(1000)}
+    columns = columns_of(schema_of(fields))
+    lines = lines_of(fields, random.Random(2), 250)
+    made, read = through(tmp_path, lines, columns)
+    compare(lines, read, columns)
+    assert made.exact_rows == 250
 
 
 def test_long_lines_among_short_ones_go_one_by_one_and_keep_their_places(tmp_path: Path):
