@@ -10,7 +10,7 @@ WORKERS ?= $(shell echo $$(($$(nproc 2>/dev/null || sysctl -n hw.ncpu) + 1)))
 CONNECTORS ?= source-rest-api destination-s3-datalake
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-cdk test-pyairbyte audit check format lint typecheck imports spec chaos fuzz ablation traps kills-source bench-ingest bench-source bench-manifest bench-costs transcripts images test-images clean
+.PHONY: help setup demo test test-cdk test-pyairbyte audit check format lint typecheck imports spec chaos fuzz ablation traps kills-source bench-ingest bench-memory bench-source bench-manifest bench-costs transcripts images test-images clean
 
 help: ## Explain every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ kills-source: setup ## Kill the source at 50 random moments; nothing is lost, li
 
 bench-ingest: setup ## What writing costs, as ratios to bare DuckDB, the CDK's loop, pandas and dlt (minutes)
 	unset PYTHONDONTWRITEBYTECODE; $(BIN)/python -m benchmarks.ingest
+
+bench-memory: setup ## Time and memory from 100,000 to 10 million records, 200 streams, 1000 columns, 20 MB records (minutes)
+	unset PYTHONDONTWRITEBYTECODE; $(BIN)/python -m benchmarks.memory
 
 bench-source: setup ## What reading costs, as ratios to the stock CDK, dlt and a bare script (minutes)
 	unset PYTHONDONTWRITEBYTECODE; $(BIN)/python -m benchmarks.source_read

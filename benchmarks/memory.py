@@ -221,7 +221,7 @@ def main() -> None:
         if "streams" in arguments.parts:
             run(f"{STREAMS} streams in turn", streams(arguments.megabytes), base)
         if "wide" in arguments.parts:
-            run(f"{COLUMNS} columns", wide(50_000), base)
+            run(f"{COLUMNS} columns", wide(20_000), base)
         if "large" in arguments.parts:
             run(f"records of {RECORD_MB} MB", large(50), base)
     print("\n".join(problems) or "Every limit holds.")
