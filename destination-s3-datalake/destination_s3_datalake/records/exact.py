@@ -30,7 +30,7 @@ from destination_s3_datalake.records.schema import (
 )
 from destination_s3_datalake.records.values import Undeclared, storable
 
-BATCH_BYTES = 8 << 20
+BATCH_BYTES = 4 << 20
 CHANGE = pa.struct([("field", pa.string()), ("change", pa.string()), ("reason", pa.string())])
 NUMBER, EXTRACTED_AT, EXTRA, CHANGES = "our number", "_airbyte_extracted_at", "_airbyte_extra", "our changes"
 
@@ -54,7 +54,10 @@ def tables(
     try:
         for batch in _batches(lines):
             rows = [{NUMBER: n, **_row(n, line, stream, columns, undeclared)} for n, line in batch]
-            yield pa.Table.from_pylist(rows, schema=schema)
+            batch.clear()  # a line may be large, and each form that it has had takes as much memory
+            table = pa.Table.from_pylist(rows, schema=schema)
+            rows.clear()
+            yield table
     except (pa.ArrowException, RecursionError) as error:
         raise InternalError("A record could not be converted.", kind=type(error).__name__) from None
 

@@ -42,6 +42,7 @@ EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND, MILLISECOND = timedelta(microseconds=1), timedelta(milliseconds=1)
 EXACT = decimal.Context(prec=6000, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN)
 MOST_EXPONENT = 5000
+FEW_DIGITS = 18  # always fit into 64 bits
 SURROGATE = re.compile("[\ud800-\udfff]")
 DATE = re.compile(r"(\d{4})-(\d{2})-(\d{2})")
 LONG_YEAR = re.compile(r"\+?\d{5,}-")
@@ -290,6 +291,8 @@ def _exact(value: Any) -> decimal.Decimal | None:
 
 
 def _integer(value: Any) -> int:
+    if isinstance(value, Number) and len(value) <= FEW_DIGITS and value.isdigit():
+        return int(value)  # what most are
     exact = _exact(value)
     if exact is None:
         raise _UnfitError(BAD)
@@ -304,6 +307,8 @@ def _integer(value: Any) -> int:
 
 
 def _double(row: Row, path: str, value: Any) -> float:
+    if isinstance(value, Number) and repr(rounded := float(value)) == value:
+        return rounded  # written as a double is, as most are
     exact = _exact(value)
     if exact is None:
         raise _UnfitError(BAD)
