@@ -223,8 +223,8 @@ def _make_wide_rows(job: IngestJob, database: duckdb.DuckDBPyConnection, folder:
     # Types come back as they were, but for those that Parquet does not know.
     held = [f"CAST({quoted(c.name)} AS {duck_type(c.type)}) AS {_held(c.name)}" for c in job.columns]
     columns = ", ".join([*held, EXTRACTED_AT, EXTRA, CHANGES])
-    files = ", ".join(literal(path) for path in sorted(folder.iterdir()))
-    database.execute(f"CREATE TEMP VIEW rows AS SELECT {columns} FROM read_parquet([{files}])")
+    paths = ", ".join(literal(path) for path in sorted(folder.iterdir()))
+    database.execute(f"CREATE TEMP VIEW rows AS SELECT {columns} FROM read_parquet([{paths}])")
     return _Made(int(database.execute(f"SELECT count({CHANGES}) FROM rows").fetchall()[0][0]), job.rows)
 
 
