@@ -38,13 +38,14 @@ from destination_s3_datalake.records.values import Undeclared
 Hashes = NDArray[np.uint64]
 EXTRACTED_AT, META, EXTRA = "_airbyte_extracted_at", "_airbyte_meta", "_airbyte_extra"
 # No column of a table has a blank in its name.
-NUMBER, CHANGES, RAW, JSON_VALUES, IS_EXACT = (
-    f'"our {name}"' for name in ("number", "changes", "raw", "json", "proof")
+NUMBER, CHANGES, RAW, JSON_VALUES, IS_EXACT, NEXT = (
+    f'"our {name}"' for name in ("number", "changes", "raw", "json", "proof", "next")
 )
 CHANGES_TYPE = "STRUCT(field VARCHAR, change VARCHAR, reason VARCHAR)[]"
 SAMPLE_PLACES, SAMPLE_LINES = 5, 40
 MOST_SHAPES = 4
 FEW_LINES = 500  # not worth another shape
+FEW_OTHERS = 1e-3  # rows of other shapes that are put between those of one shape
 USUAL_LINE_BYTES = 2 << 20
 DUCKDB_SHARE = 2  # DuckDB gets one of so many parts of the memory
 # MB that DuckDB needs to read lines, and for each value in a row; measured (`make bench-memory`).
@@ -143,7 +144,7 @@ def ingest(job: IngestJob, keep: Callable[[Hashes], NDArray[np.bool_]] = keep_al
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """What is known of the table ``rows``: the job's columns, EXTRACTED_AT, EXTRA and CHANGES, in order of arrival."""
+    """What is known of ``rows``: NUMBER, the job's columns, EXTRACTED_AT, EXTRA and CHANGES, in order of arrival."""
 
     changed_rows: int
     exact_rows: int
@@ -173,9 +174,7 @@ def _written(
     job: IngestJob, database: duckdb.DuckDBPyConnection, made: _Made, keep: Callable[[Hashes], NDArray[np.bool_]]
 ) -> Ingested:
     """Write those of the rows that are kept."""
-    hashes = _hashes(database, job.columns)
-    if len(hashes) != job.rows:
-        raise InternalError("Rows were lost or added between the spool and the file.", expected=job.rows)
+    hashes = _hashes(job, database)
     kept = keep(hashes)
     rows = int(kept.sum())
     # Everything is fetched: DuckDB refuses other work on a connection while a result has rows left.
@@ -185,17 +184,21 @@ def _written(
 
 
 def _make_rows(job: IngestJob, database: duckdb.DuckDBPyConnection) -> _Made:
-    """Make the table ``rows``: by the shape of most lines, by that of most of the rest, and so on; then one by one."""
-    columns = ", ".join([*(_held(column.name) for column in job.columns), EXTRACTED_AT, EXTRA])
+    """Make ``rows``: by the shape of most lines, by that of most of the rest, and so on; then one by one."""
+    names = [*(_held(column.name) for column in job.columns), EXTRACTED_AT, EXTRA]
+    columns = ", ".join(names)
     parts: list[str] = []
+    has_few_others = False
     waiting, long = _without_long_lines(job, database)
     for level in range(MOST_SHAPES):
         found = shape.learn(_sample(waiting.path), job.stream, job.columns, job.options.undeclared_fields)
         if found is None or not _read(database, found, waiting, f"shaped_{level}"):
             break
         before, waiting = waiting, _left_over(job, database, waiting, level)
+        if not level:
+            has_few_others = not long and waiting.rows <= job.rows * FEW_OTHERS
         if not waiting.rows and not parts and not long:  # the usual case: all lines are of one shape
-            rows = f"SELECT {columns}, NULL::{CHANGES_TYPE} AS {CHANGES} FROM shaped_0"
+            rows = f"SELECT rowid AS {NUMBER}, {columns}, NULL::{CHANGES_TYPE} AS {CHANGES} FROM shaped_0"
             database.execute(f"CREATE TEMP VIEW rows AS {rows}")
             return _Made(0, 0)
         source, number = _with_numbers(f"shaped_{level}", before)
@@ -204,9 +207,29 @@ def _make_rows(job: IngestJob, database: duckdb.DuckDBPyConnection) -> _Made:
             break
     changed = _make_exact(job, database, waiting, long)
     parts.append(f"SELECT {NUMBER}, {columns}, {CHANGES} FROM exact")
-    together = " UNION ALL ".join(parts)
-    database.execute(f"CREATE TEMP TABLE rows AS SELECT {columns}, {CHANGES} FROM ({together}) ORDER BY {NUMBER}")
+    if has_few_others:
+        _put_between(database, names, " UNION ALL ".join(parts[1:]))
+    else:
+        together = " UNION ALL ".join(parts)
+        database.execute(f"CREATE TEMP TABLE rows AS SELECT * FROM ({together}) ORDER BY {NUMBER}")
     return _Made(changed, waiting.rows + len(long))
+
+
+def _put_between(database: duckdb.DuckDBPyConnection, names: Sequence[str], others: str) -> None:
+    """Make ``rows`` of the rows of one shape and a few others, each in its place.
+
+    A second table of all rows would take the memory of the first again, and would have to be sorted; a join would move
+    rows. So the others are lists in a single row, and each line of another shape takes the next item.
+    """
+    lists = ", ".join(f"list({name} ORDER BY {NUMBER}) AS {name}" for name in (*names, CHANGES))
+    database.execute(f"CREATE TEMP TABLE others AS SELECT {lists} FROM ({others})")
+    columns = ", ".join(f"CASE WHEN {IS_EXACT} THEN s.{name} ELSE o.{name}[{NEXT}] END AS {name}" for name in names)
+    so_far = f"sum(CASE WHEN {IS_EXACT} THEN 0 ELSE 1 END) OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)"
+    database.execute(
+        f"""CREATE TEMP VIEW rows AS
+        SELECT {NUMBER}, {columns}, CASE WHEN NOT {IS_EXACT} THEN o.{CHANGES}[{NEXT}] END AS {CHANGES}
+        FROM (SELECT *, rowid AS {NUMBER}, {so_far}::BIGINT AS {NEXT} FROM shaped_0) s CROSS JOIN others o"""
+    )
 
 
 def _make_wide_rows(job: IngestJob, database: duckdb.DuckDBPyConnection, folder: Path) -> _Made:
@@ -222,7 +245,7 @@ def _make_wide_rows(job: IngestJob, database: duckdb.DuckDBPyConnection, folder:
         database.unregister("batch")
     # Types come back as they were, but for those that Parquet does not know.
     held = [f"CAST({quoted(c.name)} AS {duck_type(c.type)}) AS {_held(c.name)}" for c in job.columns]
-    columns = ", ".join([*held, EXTRACTED_AT, EXTRA, CHANGES])
+    columns = ", ".join([NUMBER, *held, EXTRACTED_AT, EXTRA, CHANGES])
     paths = ", ".join(literal(path) for path in sorted(folder.iterdir()))
     database.execute(f"CREATE TEMP VIEW rows AS SELECT {columns} FROM read_parquet([{paths}])")
     return _Made(int(database.execute(f"SELECT count({CHANGES}) FROM rows").fetchall()[0][0]), job.rows)
@@ -364,15 +387,17 @@ def _make_exact(job: IngestJob, database: duckdb.DuckDBPyConnection, waiting: _L
     return int(database.execute(f"SELECT count({CHANGES}) FROM exact").fetchall()[0][0])
 
 
-def _hashes(database: duckdb.DuckDBPyConnection, columns: Sequence[Column]) -> Hashes:
-    """One per row. Columns without a value leave no trace, so that a column added later changes no hash."""
-    held = {**{column.name: _held(column.name) for column in columns}, EXTRA: EXTRA}
+def _hashes(job: IngestJob, database: duckdb.DuckDBPyConnection) -> Hashes:
+    """One per row, in order. Columns without a value leave no trace, so that a column added later changes no hash."""
+    held = {**{column.name: _held(column.name) for column in job.columns}, EXTRA: EXTRA}
     parts = [f"hash({literal(name)}, {value})" for name, value in held.items()]
     parts += [f"hash({literal(name)}, NULL)" for name in held]  # what is NULL is undone; DuckDB folds the constants
     while len(parts) > 1:  # as a tree: DuckDB takes no expression that is a thousand calls deep
         parts = [f"xor({', '.join(parts[n : n + 2])})" if parts[n + 1 :] else parts[n] for n in range(0, len(parts), 2)]
-    found = database.execute(f"SELECT {parts[0]} AS h FROM rows").fetchnumpy()["h"]
-    return np.ascontiguousarray(found, dtype=np.uint64)
+    found = database.execute(f"SELECT {NUMBER} AS n, {parts[0]} AS h FROM rows").fetchnumpy()
+    if not np.array_equal(found["n"], np.arange(job.rows)):
+        raise InternalError("Rows were lost, added or moved between the spool and the file.", expected=job.rows)
+    return np.ascontiguousarray(found["h"], dtype=np.uint64)
 
 
 def _copy(
@@ -406,4 +431,4 @@ def _raw_ids() -> str:
     first = f"{now >> 16:08x}-{now & 0xFFFF:04x}-7{dice >> 14:03x}-{0x8000 | dice & 0x3FFF:04x}-"
     # Counted in decimal digits, which cost less than hexadecimal ones: twelve, also when it has been counted up.
     counter = 10**11 + secrets.randbelow(8 * 10**11)
-    return f"concat({literal(first)}, {counter} + row_number() OVER ())"
+    return f"concat({literal(first)}, {counter} + {NUMBER})"
