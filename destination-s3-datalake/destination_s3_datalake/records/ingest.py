@@ -237,6 +237,7 @@ def _make_wide_rows(job: IngestJob, database: duckdb.DuckDBPyConnection, folder:
     from destination_s3_datalake.records import exact
 
     folder.mkdir()
+    database.execute("SET threads = 1")  # each holds vectors of all columns, when the rows are written, too
     lines = enumerate(_lines(job.lines))
     batches = exact.tables(lines, job.stream, job.columns, job.options.undeclared_fields)
     for number, batch in enumerate(batches):

@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from destination_s3_datalake.config import ParquetFormat, TypeOptions
+from destination_s3_datalake.config import CsvFormat, Format, JsonlFormat, ParquetFormat, TypeOptions
 from destination_s3_datalake.errors import UnusableLineError
 from destination_s3_datalake.protocol.catalog import StreamId
 from destination_s3_datalake.records import ingest as ingest_module
@@ -361,10 +361,24 @@ def test_lines_for_which_the_memory_is_not_enough_after_all_go_value_by_value(
     assert made.exact_rows == 700
 
 
+THOUSAND = {f"column_{n}": field(*[({"type": "integer"}, integer), (STRING, plain_text)][n % 2]) for n in range(1000)}
+
+
+@pytest.mark.parametrize("kind", [JsonlFormat(format_type="jsonl"), CsvFormat(format_type="csv")])
+def test_a_thousand_columns_are_written_as_text_with_the_default_memory(tmp_path: Path, kind: Format):
+    columns = columns_of(schema_of(THOUSAND))
+    spooled = tmp_path / "lines.jsonl"
+    spooled.write_bytes(b"".join(line + b"\n" for line in lines_of(THOUSAND, random.Random(2), 300)))
+    files = FileOptions(kind, memory_limit_mb=512, columns=tuple(column.name for column in columns))
+    options = WriteOptions(files, "keep", memory_limit_mb=512, temp_directory=tmp_path)
+    made = ingest(IngestJob(STREAM, spooled, 300, 1 << 20, tmp_path / "out", columns, 0, 0, options))
+    [written] = made.files
+    assert written.rows == len(written.path.read_bytes().splitlines()) == 300
+
+
 def test_a_thousand_columns_are_written_with_the_default_memory(tmp_path: Path):
-    fields = {f"column_{n}": field(*[({"type": "integer"}, integer), (STRING, plain_text)][n % 2]) for n in range(1000)}
-    columns = columns_of(schema_of(fields))
-    lines = lines_of(fields, random.Random(2), 250)
+    columns = columns_of(schema_of(THOUSAND))
+    lines = lines_of(THOUSAND, random.Random(2), 250)
     made, read = through(tmp_path, lines, columns)
     compare(lines, read, columns)
     assert made.exact_rows == 250
