@@ -21,6 +21,7 @@ MOST_NAMED_KEYS = 10
 MOST_OUTLINE = 65_536
 ANY_KEY = "*"
 PLACE = re.compile(r"0|[1-9]\d?")  # in a list; larger numbers are keys of objects, such as ids
+NO_FIELD = re.compile(r"""["\\\x00-\x1f]""")  # in a key: no field of a struct can have it
 
 _FIELDS = msgspec.json.Decoder(dict[str, Raw])
 _LIST = msgspec.json.Decoder(list[Raw])
@@ -169,6 +170,8 @@ def _leaf_decoder(path: tuple[str, ...], leaf_type: Any, in_lists: bool) -> msgs
     for key in reversed(path):
         if in_lists and PLACE.fullmatch(key):
             leaf_type = _listed_or_keyed(key, leaf_type)
+        elif NO_FIELD.search(key):
+            leaf_type = _keyed(key, leaf_type)
         else:
             leaf_type = msgspec.defstruct("At", [("at", leaf_type, UNSET)], rename={"at": key}, gc=False)
     return msgspec.json.Decoder(leaf_type)
@@ -178,8 +181,12 @@ def _listed_or_keyed(key: str, leaf_type: Any) -> Any:
     """The item of a list, or the value of an object. Of two structs msgspec would not know which one is meant."""
     before = [(f"before_{number}", Raw, UNSET) for number in range(int(key))]
     listed = msgspec.defstruct("AtPlace", [*before, ("at", leaf_type, UNSET)], array_like=True, gc=False)
-    keyed = TypedDict("AtKey", {key: leaf_type}, total=False)  # type: ignore[misc]  # the key is known at run time only
+    keyed = _keyed(key, leaf_type)
     return Union[listed, keyed]  # noqa: UP007  # of values, not of names
+
+
+def _keyed(key: str, leaf_type: Any) -> Any:
+    return TypedDict("AtKey", {key: leaf_type}, total=False)  # type: ignore[misc]  # the key is known at run time only
 
 
 def leaf(found: Any, path: Sequence[str]) -> Any:

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import pytest
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from source_rest_api.body import RecordFinder
 from source_rest_api.probing.address import parse_address
@@ -108,6 +108,7 @@ JSON = st.recursive(
 
 
 @given(st.lists(JSON, max_size=4) | st.dictionaries(st.text("ab.*01", max_size=3) | st.just("data"), JSON, max_size=5))
+@example({"data": {"a\\b": [], '"': {"\x1f": [{"id": 1}]}}})
 def test_a_place_that_is_found_can_be_read(body: Any) -> None:
     text = json.dumps(body).encode()
     place = record_place(text)

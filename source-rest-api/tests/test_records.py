@@ -222,3 +222,10 @@ def test_bytes_in_flight_wait_for_room_and_pass_when_nobody_reads_any_more():
     budget.close()
     stuck.join(5)
     assert not stuck.is_alive()
+
+
+@pytest.mark.parametrize("key", ["\x1f", 'a"b', "a\\b", "\u2028", "é"])
+def test_records_stand_below_any_key(key: str):
+    body = json.dumps({"page": {key: [{"id": 1}]}}).encode()
+    found = RecordFinder.of(f"page.{key}").find(body, is_first=True)
+    assert [bytes(record) for record in found] == [b'{"id": 1}']

@@ -84,6 +84,8 @@ def write(
     in_order, places = _sorted_by_partition(database, query, options)
     is_wide = buffers_mb(_types(database, in_order).values()) > options.memory_limit_mb // SHARE_OF_MEMORY
     waiting = folder.with_name(f"{folder.name}.partitions") if is_wide else None
+    if is_wide:
+        database.execute("SET threads = 1")  # each holds vectors of all columns
     with table_of(database, "partition_rows", in_order, file=waiting):
         for place, *values in places:
             rows = f'SELECT * EXCLUDE ("our place", "our row") FROM partition_rows WHERE "our place" = {int(place)}'

@@ -120,10 +120,10 @@ GOLDEN = "10021211210012122010"  # rows of one bucket would be in two partitions
 
 def test_rows_of_a_thousand_columns_wait_for_their_partition_in_a_file(tmp_path: Path):
     keys = (PartitionKey(name="half", column="i", transform="bucket[2]"),)
-    options = FileOptions(ParquetFormat(format_type="parquet"), memory_limit_mb=256, partitioning=keys)
+    options = FileOptions(ParquetFormat(format_type="parquet"), memory_limit_mb=512, partitioning=keys)
     more = ", ".join(f"CASE WHEN i % 3 = 0 THEN NULL ELSE i + {n} END AS c{n}" for n in range(1000))
     query = f"SELECT i, to_timestamp(i)::TIMESTAMP_MS AS at, {more} FROM range(3000) q(i)"
-    with open_database(memory_limit_mb=128, temp_directory=tmp_path, what="A test") as database:
+    with open_database(memory_limit_mb=256, temp_directory=tmp_path, what="A test") as database:
         written = files.write(database, query, tmp_path / "out", options)
         again = files.write(database, query, tmp_path / "again", options)
     assert [file.rows for file in again] == [file.rows for file in written]
