@@ -186,7 +186,7 @@ def _listed_or_keyed(key: str, leaf_type: Any) -> Any:
 
 
 def _keyed(key: str, leaf_type: Any) -> Any:
-    return TypedDict("AtKey", {key: leaf_type}, total=False)  # type: ignore[misc]  # the key is known at run time only
+    return TypedDict("AtKey", {key: leaf_type}, total=False)  # type: ignore[operator]  # the key is known at run time only
 
 
 def leaf(found: Any, path: Sequence[str]) -> Any:
