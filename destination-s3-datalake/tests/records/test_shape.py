@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from destination_s3_datalake.config import CsvFormat, Format, JsonlFormat, ParquetFormat, TypeOptions
@@ -24,8 +25,17 @@ from destination_s3_datalake.records import ingest as ingest_module
 from destination_s3_datalake.records import values
 from destination_s3_datalake.records.evolution import plan_columns
 from destination_s3_datalake.records.files import FileOptions
-from destination_s3_datalake.records.ingest import Ingested, IngestJob, WriteOptions, ingest, memory_for
+from destination_s3_datalake.records.ingest import (
+    Hashes,
+    Ingested,
+    IngestJob,
+    WriteOptions,
+    ingest,
+    keep_all,
+    memory_for,
+)
 from destination_s3_datalake.records.schema import Column
+from numpy.typing import NDArray
 
 STREAM = StreamId(None, "s")
 ROWS = int(os.environ.get("DIFFERENTIAL_ROWS", "6000"))
@@ -39,7 +49,12 @@ def columns_of(schema: Any, **types: Any) -> tuple[Column, ...]:
 
 
 def through(
-    tmp_path: Path, lines: Sequence[bytes], columns: tuple[Column, ...], *, memory_limit_mb: int = 512
+    tmp_path: Path,
+    lines: Sequence[bytes],
+    columns: tuple[Column, ...],
+    *,
+    memory_limit_mb: int = 512,
+    keep: Callable[[Hashes], NDArray[np.bool_]] = keep_all,
 ) -> tuple[Ingested, list[Any]]:
     """What is read back of these lines."""
     spooled = tmp_path / "lines.jsonl"
@@ -48,7 +63,7 @@ def through(
     options = WriteOptions(files, "keep", memory_limit_mb=memory_limit_mb, temp_directory=tmp_path)
     longest = max(map(len, lines))
     job = IngestJob(STREAM, spooled, len(lines), longest, tmp_path / "out", columns, 0, 0, options)
-    made = ingest(job)
+    made = ingest(job, keep)
     return made, pq.read_table(made.files[0].path).to_pylist()
 
 
@@ -408,8 +423,14 @@ def test_few_lines_of_other_shapes_keep_their_places_in_either_way(
     made, read = through(tmp_path, lines, columns)
     compare(lines, read, columns)
     assert 0 < made.exact_rows < 3500
-    ids = [row["_airbyte_raw_id"] for row in read]
+    ids = [row.pop("_airbyte_raw_id") for row in read]
     assert ids == sorted(set(ids))
+    second = np.arange(len(lines)) % 2 == 1
+    (tmp_path / "second").mkdir()
+    _, kept = through(tmp_path / "second", lines, columns, keep=lambda _: second)
+    ids = [row.pop("_airbyte_raw_id") for row in kept]
+    assert ids == sorted(set(ids))
+    assert kept == read[1::2]
 
 
 def test_lines_of_several_shapes_are_read_by_each_of_them_and_keep_their_places(tmp_path: Path):
