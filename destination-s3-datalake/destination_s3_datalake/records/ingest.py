@@ -45,7 +45,7 @@ CHANGES_TYPE = "STRUCT(field VARCHAR, change VARCHAR, reason VARCHAR)[]"
 SAMPLE_PLACES, SAMPLE_LINES = 5, 40
 MOST_SHAPES = 4
 FEW_LINES = 500  # not worth another shape
-FEW_OTHERS = 1e-3  # rows of other shapes that are put between those of one shape
+FEW_OTHERS, FEW_BYTES = 1e-3, 16 << 20  # lines of other shapes whose rows are put between those of one shape
 USUAL_LINE_BYTES = 2 << 20
 DUCKDB_SHARE = 2  # DuckDB gets one of so many parts of the memory
 # MB that DuckDB needs to read lines, and for each value in a row; measured (`make bench-memory`).
@@ -196,7 +196,8 @@ def _make_rows(job: IngestJob, database: duckdb.DuckDBPyConnection) -> _Made:
             break
         before, waiting = waiting, _left_over(job, database, waiting, level)
         if not level:
-            has_few_others = not long and waiting.rows <= job.rows * FEW_OTHERS
+            size = waiting.path.stat().st_size if waiting.rows else 0
+            has_few_others = not long and waiting.rows <= job.rows * FEW_OTHERS and size <= FEW_BYTES
         if not waiting.rows and not parts and not long:  # the usual case: all lines are of one shape
             rows = f"SELECT rowid AS {NUMBER}, {columns}, NULL::{CHANGES_TYPE} AS {CHANGES} FROM shaped_0"
             database.execute(f"CREATE TEMP VIEW rows AS {rows}")
