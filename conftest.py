@@ -1,8 +1,10 @@
-"""For every test: Hypothesis without a time limit per example (on a busy machine it would measure the others), and what
-no run may leave behind (``integration_tests/evidence.py``)."""
+"""For every test: Hypothesis without a time limit per example (on a busy machine it would measure the others) and with
+the same examples in every run, since what guards main must not depend on chance (``HYPOTHESIS_EXAMPLES=2000 make test``
+looks for others); and what no run may leave behind (``integration_tests/evidence.py``)."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 
@@ -11,8 +13,10 @@ from hypothesis import settings
 
 from integration_tests import evidence
 
-settings.register_profile("no-deadline", deadline=None)
-settings.load_profile("no-deadline")
+EXAMPLES = int(os.environ.get("HYPOTHESIS_EXAMPLES", "0"))
+settings.register_profile("the same", deadline=None, derandomize=True)
+settings.register_profile("others", deadline=None, max_examples=EXAMPLES or 100)
+settings.load_profile("others" if EXAMPLES else "the same")
 
 KEPT = pytest.StashKey[evidence.Kept | None]()
 FOUND = pytest.StashKey[list[str]]()
