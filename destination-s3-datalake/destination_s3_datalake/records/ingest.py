@@ -222,13 +222,16 @@ def _put_between(database: duckdb.DuckDBPyConnection, names: Sequence[str], othe
     A second table of all rows would take the memory of the first again, and would have to be sorted; a join would move
     rows. So the others are lists in a single row, and each line of another shape takes the next item.
     """
-    lists = ", ".join(f"list({name} ORDER BY {NUMBER}) AS {name}" for name in (*names, CHANGES))
+    lists = ", ".join(f"list({name} ORDER BY {NUMBER}) AS {name}" for name in (NUMBER, *names, CHANGES))
     database.execute(f"CREATE TEMP TABLE others AS SELECT {lists} FROM ({others})")
+    places = f"SELECT list(rowid ORDER BY rowid) FROM shaped_0 WHERE NOT {IS_EXACT}"
+    if database.execute(f"SELECT {NUMBER} IS DISTINCT FROM ({places}) FROM others").fetchall() != [(False,)]:
+        raise InternalError("Rows were lost or added between the lines of one shape and the others.")
     columns = ", ".join(f"CASE WHEN {IS_EXACT} THEN s.{name} ELSE o.{name}[{NEXT}] END AS {name}" for name in names)
     so_far = f"sum(CASE WHEN {IS_EXACT} THEN 0 ELSE 1 END) OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)"
     database.execute(
         f"""CREATE TEMP VIEW rows AS
-        SELECT {NUMBER}, {columns}, CASE WHEN NOT {IS_EXACT} THEN o.{CHANGES}[{NEXT}] END AS {CHANGES}
+        SELECT s.{NUMBER}, {columns}, CASE WHEN NOT {IS_EXACT} THEN o.{CHANGES}[{NEXT}] END AS {CHANGES}
         FROM (SELECT *, rowid AS {NUMBER}, {so_far}::BIGINT AS {NEXT} FROM shaped_0) s CROSS JOIN others o"""
     )
 
