@@ -107,8 +107,8 @@ def hostile(number: int, dice: random.Random) -> dict[str, Any]:
 MAKERS = {"narrow": (NARROW, narrow), "wide": (WIDE, wide), "nested": (NESTED, nested), "hostile": (NARROW, hostile)}
 
 
-def state(number: int) -> bytes:
-    body = {"stream_descriptor": {"name": "t"}, "stream_state": {"c": number}}
+def state(number: int, stream: str = "t") -> bytes:
+    body = {"stream_descriptor": {"name": stream}, "stream_state": {"c": number}}
     return json.dumps({"type": "STATE", "state": {"type": "STREAM", "stream": body}}).encode() + b"\n"
 
 

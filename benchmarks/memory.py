@@ -26,7 +26,7 @@ from typing import Any
 
 from local_runner.lake import running_lake
 
-from benchmarks.ingest import ENVIRONMENT, INTEGER, NARROW, NUMBER, STATE_EVERY, STRING, narrow
+from benchmarks.ingest import ENVIRONMENT, INTEGER, NARROW, NUMBER, STATE_EVERY, STRING, narrow, state
 from benchmarks.processes import Used, finished
 from integration_tests.harness import BIN, House, catalog
 
@@ -48,7 +48,7 @@ class Sync:
     config: Mapping[str, Any]
 
     def body(self) -> Iterator[bytes]:
-        states = b"".join(map(state, self.schemas))
+        states = b"".join(state(1, name) for name in self.schemas)
         lines, first = iter(self.lines), True
         while part := list(islice(lines, 1000 if first else STATE_EVERY)):
             yield b"".join(part)
@@ -56,11 +56,6 @@ class Sync:
             first = False
         if first:
             yield states
-
-
-def state(stream: str) -> bytes:
-    body = {"stream_descriptor": {"name": stream}, "stream_state": {"c": 1}}
-    return json.dumps({"type": "STATE", "state": {"type": "STREAM", "stream": body}}).encode() + b"\n"
 
 
 def line(stream: str, data: bytes) -> bytes:

@@ -14,7 +14,7 @@ Parquet is written with its types. JSONL and CSV are written as their SerDe in A
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, assert_never
@@ -81,8 +81,9 @@ def write(
     if not options.partitioning:
         return tuple(_copied(database, query, folder, options, name="0"))
     written: list[WrittenFile] = []
-    in_order, places = _sorted_by_partition(database, query, options)
-    is_wide = buffers_mb(_types(database, in_order).values()) > options.memory_limit_mb // SHARE_OF_MEMORY
+    types = _types(database, query)
+    in_order, places = _sorted_by_partition(database, query, types, options.partitioning)
+    is_wide = buffers_mb(types.values()) > options.memory_limit_mb // SHARE_OF_MEMORY
     waiting = folder.with_name(f"{folder.name}.partitions") if is_wide else None
     if is_wide:
         database.execute("SET threads = 1")  # each holds vectors of all columns
@@ -114,13 +115,12 @@ def _copied(
 
 
 def _sorted_by_partition(
-    database: duckdb.DuckDBPyConnection, query: str, options: FileOptions
+    database: duckdb.DuckDBPyConnection, query: str, types: Mapping[str, str], keys: Sequence[PartitionKey]
 ) -> tuple[str, list[tuple[Any, ...]]]:
     """A query of the rows, partition after partition; and each partition's place and values.
 
     COPY's own PARTITION_BY does not keep the order of rows, and ends no file at a size.
     """
-    keys, types = options.partitioning, _types(database, query)
     names = [quoted(f"our key {number}") for number in range(len(keys))]  # no column's name has a blank
     values = [expression(key, quoted(key.column), types.get(key.column)) for key in keys]
     parts = ", ".join(f"{value} AS {name}" for value, name in zip(values, names, strict=True))
